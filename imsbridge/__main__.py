@@ -1,0 +1,5 @@
+import sys
+
+from imsbridge.cli import main
+
+sys.exit(main())
