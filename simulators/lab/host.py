@@ -63,14 +63,16 @@ class Host:
         layers = self.root / "etc"
         layers.mkdir()
         self.run("mount", "-t", "tmpfs", "tmpfs", str(layers))
-        self.run("mkdir", f"{layers}/upper", f"{layers}/work")
-        overlay = f"lowerdir=/etc,upperdir={layers}/upper,workdir={layers}/work"
-        for options in (overlay, overlay + ",userxattr"):
+        self.run("mkdir", f"{layers}/upper", f"{layers}/work", f"{layers}/copy")
+        if _is_machine_root():
+            overlay = f"lowerdir=/etc,upperdir={layers}/upper,workdir={layers}/work"
             with contextlib.suppress(LabError):
-                self.run("mount", "-t", "overlay", "overlay", "-o", options, "/etc")
+                self.run("mount", "-t", "overlay", "overlay", "-o", overlay, "/etc")
                 return
-        # A kernel without overlayfs: a plain copy does as well; what may not be read is not needed.
-        self.run("sh", "-c", f"cp -a /etc {layers}/copy 2>/dev/null; mount --bind {layers}/copy /etc")
+        # In a user namespace (root's folders cannot be written through an overlay) or without overlayfs, a copy
+        # does as well; what may not be read is not needed.
+        copy = 'cp -r --no-preserve=ownership /etc/. "$1" 2>/dev/null; mount --bind "$1" /etc'
+        self.run("sh", "-c", copy, "sh", f"{layers}/copy")
 
     def wrap(self, argv: Sequence[str], cwd: Path | None = None) -> list[str]:
         """Return the command line that runs ``argv`` on this host."""
@@ -137,6 +139,11 @@ class Host:
         self._holder.wait()
 
 
+def _is_machine_root() -> bool:
+    """Whether this process's root is the machine's, not that of a user namespace."""
+    return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+
+
 class Process:
     """A program running on a host; its output goes to ``log``."""
 
@@ -170,9 +177,7 @@ class Process:
         if not found.done():
             await self.process.wait()
             found.set_exception(
-                LabError(
-                    f"{self.label} on {self.host} ended with code {self.process.returncode}:\n{self.tail()}"
-                )
+                LabError(f"{self.label} on {self.host} ended with code {self.process.returncode}:\n{self.tail()}")
             )
 
     @staticmethod

@@ -34,9 +34,7 @@ class Topology:
         self.handset = Host("handset", root / "handset")
         self.operator = Host("operator", root / "operator")
         self.phone = Host("phone", root / "phone")
-        self._link(
-            self.handset, "wan0", [f"{HANDSET_WAN}/24"], "wan0", [OPERATOR_DNS, OPERATOR_PORTAL, OTHER_HOST]
-        )
+        self._link(self.handset, "wan0", [f"{HANDSET_WAN}/24"], "wan0", [OPERATOR_DNS, OPERATOR_PORTAL, OTHER_HOST])
         self._link(self.handset, "ims0", [f"{HANDSET_IMS}/24"], "ims0", [P_CSCF])
         self._link(self.phone, "ims0", [f"{PHONE_IMS}/24"], "ims1", [P_CSCF_PHONE_SIDE])
         self.handset.run("ip", "address", "add", f"{HANDSET_TURN}/32", "dev", "lo")
@@ -45,9 +43,7 @@ class Topology:
         self.phone.run("ip", "route", "add", "default", "via", P_CSCF_PHONE_SIDE)
         self.operator.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
 
-    def _link(
-        self, near: Host, near_name: str, near_addresses: list[str], far_name: str, far: list[str]
-    ) -> None:
+    def _link(self, near: Host, near_name: str, near_addresses: list[str], far_name: str, far: list[str]) -> None:
         """Join ``near`` to the operator with a veth pair."""
         command("ip", "link", "add", "lab-a", "type", "veth", "peer", "name", "lab-b")
         for host, temporary, name in ((near, "lab-a", near_name), (self.operator, "lab-b", far_name)):

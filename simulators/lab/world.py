@@ -49,9 +49,7 @@ def enter() -> None:
         command("mount", "--make-rprivate", "/")
         command("ip", "link", "set", "lo", "up")
     except (OSError, LabError) as error:
-        raise LabError(
-            f"the namespaces were made but could not be set up: {error}. Run it with sudo."
-        ) from error
+        raise LabError(f"the namespaces were made but could not be set up: {error}. Run it with sudo.") from error
 
 
 def command(*argv: str) -> str:
