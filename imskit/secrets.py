@@ -21,7 +21,7 @@ class Secret[T: (bytes, str)]:
     __slots__ = ("_value",)
 
     def __init__(self, value: T) -> None:
-        self._value = value
+        self._value: T = value
 
     def reveal(self) -> T:
         """Return the value itself; keep it out of logs, errors and argument lists."""
