@@ -1,0 +1,1 @@
+"""Figures beside established programs, on the same load in the same run; see README.md."""
