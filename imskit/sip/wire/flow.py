@@ -1,0 +1,66 @@
+"""Names for where a message came from and where one goes: flows and targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+type Address = tuple[str, int]
+"""IP address (IPv6 without brackets) or host name, and port."""
+
+type Transport = Literal["UDP", "TCP", "TLS", "WS", "WSS"]
+
+RELIABLE: frozenset[str] = frozenset({"TCP", "TLS", "WS", "WSS"})
+"""Transports on which nothing is retransmitted (RFC 3261 section 17)."""
+
+SECURE: frozenset[str] = frozenset({"TLS", "WSS"})
+
+DEFAULT_PORTS: dict[str, int] = {"UDP": 5060, "TCP": 5060, "TLS": 5061, "WS": 80, "WSS": 443}
+"""RFC 3261 section 19.1.2, RFC 7118 section 5.2.4 (RFC 6455 ports)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A way to reach a peer that exists: a connection, or a pair of UDP addresses (RFC 5626 section 2)."""
+
+    transport: Transport
+    local: Address
+    remote: Address
+    id: int
+    """Unique in its process; a new connection from the same address has another one."""
+
+    @property
+    def reliable(self) -> bool:
+        """True on TCP, TLS and WebSocket."""
+        return self.transport in RELIABLE
+
+    @property
+    def secure(self) -> bool:
+        """True on TLS and WSS."""
+        return self.transport in SECURE
+
+    def __str__(self) -> str:
+        return f"{self.transport} {_text(self.local)}<->{_text(self.remote)} #{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to send when no flow exists yet."""
+
+    transport: Transport
+    address: Address
+    host: str = ""
+    """The name that a certificate must carry and a WebSocket asks for; empty: the address itself."""
+
+    @property
+    def reliable(self) -> bool:
+        """True on TCP, TLS and WebSocket."""
+        return self.transport in RELIABLE
+
+    def __str__(self) -> str:
+        return f"{self.transport} {_text(self.address)}"
+
+
+def _text(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
