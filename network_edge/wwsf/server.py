@@ -1,0 +1,221 @@
+"""The WWSF's web server: the page, the log-in, and what a logged-in page may ask for."""
+
+from __future__ import annotations
+
+import html
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from imskit.observe.events import EventLog
+from network_edge.wwsf.aka_login import AkaLogin, Challenged, LoggedIn, Refused
+from network_edge.wwsf.config import WwsfConfig
+from network_edge.wwsf.home_network import HomeNetwork, HomeNetworkError
+from network_edge.wwsf.sessions import Session, SessionStore, turn_credential
+
+_log = logging.getLogger(__name__)
+
+COOKIE = "__Secure-session"
+_STATIC = Path(__file__).with_name("static")
+_ASSETS = {
+    "phone.js": "text/javascript",
+    "phone.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
+_MAX_BODY = 64 * 1024
+
+type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class WwsfError(Exception):
+    """The server cannot start; the text says why and what to do."""
+
+
+class Wwsf:
+    """One portal: ``start()`` listens, ``stop()`` ends it."""
+
+    def __init__(self, config: WwsfConfig, home: HomeNetwork) -> None:
+        self._config = config
+        self._home = home
+        self._events = EventLog("wwsf", config.events)
+        self._sessions = SessionStore(config.session_hours * 3600, time.monotonic)
+        self._login = AkaLogin(config.portal, config.algorithms, home, time.monotonic)
+        self._page = _read("index.html")
+        self._files = {name: _read(name) for name in _ASSETS}
+        app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._guard])
+        app.router.add_get("/", self._get_page)
+        app.router.add_get("/assets/{name}", self._get_asset)
+        app.router.add_get("/api/session", self._get_session)
+        app.router.add_get("/api/turn", self._get_turn)
+        app.router.add_post("/api/logout", self._post_logout)
+        app.router.add_get("/healthz", self._get_health)
+        self._runner = web.AppRunner(app, access_log=None)
+        self.port = config.port
+        """The port in use, once started (differs from the configured one only if that is 0)."""
+
+    async def start(self) -> None:
+        """Listen; ``WwsfError`` if the certificate or the address cannot be used."""
+        config = self._config
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(config.certificate, config.key)
+        except (OSError, ssl.SSLError) as error:
+            raise WwsfError(f"certificate {config.certificate} or key {config.key} cannot be used: {error}") from error
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, config.address, config.port, ssl_context=context, reuse_address=True)
+        try:
+            await site.start()
+        except OSError as error:
+            raise WwsfError(f"cannot listen on {config.address} port {config.port}: {error.strerror}") from error
+        self.port = self._runner.addresses[0][1]
+        _log.info("portal %s listens on %s port %d", config.portal, config.address, self.port)
+
+    async def stop(self) -> None:
+        """Finish what runs, close the sockets."""
+        await self._runner.cleanup()
+        await self._home.close()
+        self._events.close()
+
+    # ---- pages ----------------------------------------------------------------------------------------------
+
+    async def _get_page(self, request: web.Request) -> web.StreamResponse:
+        authorization = request.headers.get("Authorization")
+        page = web.Response(body=self._page, content_type="text/html", charset="utf-8")
+        if authorization is None:
+            return page
+        outcome = await self._login.handle(authorization, request.method, request.raw_path, await request.read())
+        match outcome:
+            case Challenged(challenges):
+                self._events.emit("aka-challenged")
+                response = _message(401, "Log-in", "This page is logged in to with the SIM card.")
+                for challenge in challenges:
+                    response.headers.add("WWW-Authenticate", challenge)
+                return response
+            case Refused(status, reason):
+                self._events.emit("aka-refused", status=status)
+                return _message(status, "Log-in failed", reason)
+            case LoggedIn(impi, authentication_info):
+                try:
+                    profile = await self._home.profile(impi)
+                except HomeNetworkError as error:
+                    return _message(503, "Log-in failed", f"Your identities cannot be found: {error}.")
+                token = self._sessions.open(impi, profile.impus, profile.display)
+                page.headers["Authentication-Info"] = authentication_info
+                page.set_cookie(
+                    COOKIE,
+                    token,
+                    domain=self._config.cookie_domain or None,
+                    max_age=int(self._config.session_hours * 3600),
+                    path="/",
+                    secure=True,
+                    httponly=True,
+                    samesite="Lax",
+                )
+                self._events.emit("aka-done")
+        return page
+
+    async def _get_asset(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if name not in _ASSETS:
+            raise web.HTTPNotFound
+        return web.Response(body=self._files[name], content_type=_ASSETS[name], charset="utf-8")
+
+    async def _get_health(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"status": "ok"})
+
+    # ---- what a logged-in page asks for ------------------------------------------------------------------------
+
+    async def _get_session(self, request: web.Request) -> web.StreamResponse:
+        session = self._session(request)
+        if session is None:
+            return web.json_response({"error": "not logged in"}, status=401)
+        return web.json_response(
+            {
+                "display": session.display,
+                "sip": {
+                    "uri": session.sip_uri,
+                    "display_name": session.display,
+                    "websocket": self._config.websocket,
+                },
+            }
+        )
+
+    async def _get_turn(self, request: web.Request) -> web.StreamResponse:
+        session = self._session(request)
+        if session is None:
+            return web.json_response({"error": "not logged in"}, status=401)
+        turn = self._config.turn
+        # The identity stays out of the name: TURN servers log it.
+        name, password = turn_credential(turn.secret, "web", int(time.time()) + turn.ttl)
+        return web.json_response(
+            {"username": name, "password": password.reveal(), "ttl": turn.ttl, "uris": turn.uris},
+            headers={"Cache-Control": "no-store"},
+        )
+
+    async def _post_logout(self, request: web.Request) -> web.StreamResponse:
+        if token := request.cookies.get(COOKIE):
+            self._sessions.close(token)
+        response = web.json_response({})
+        response.del_cookie(COOKIE, domain=self._config.cookie_domain or None, path="/", secure=True, httponly=True)
+        return response
+
+    def _session(self, request: web.Request) -> Session | None:
+        return self._sessions.find(request.cookies.get(COOKIE))
+
+    # ---- for every answer --------------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not _same_site(request, self._config.portal):
+            return web.json_response({"error": "this answers only to its own page"}, status=403)
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            response = error
+        response.headers.update(self._policy())
+        return response
+
+    def _policy(self) -> Mapping[str, str]:
+        socket = urlsplit(self._config.websocket)
+        return {
+            "Content-Security-Policy": (
+                "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
+                f"connect-src 'self' {socket.scheme}://{socket.netloc}; form-action 'self'; base-uri 'none'; "
+                "frame-ancestors 'none'"
+            ),
+            "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+            "Referrer-Policy": "no-referrer",
+            "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+        }
+
+
+def _same_site(request: web.Request, portal: str) -> bool:
+    """Whether the request comes from the portal's own page, or from nobody's (a navigation)."""
+    origin = request.headers.get("Origin")
+    return origin is None or urlsplit(origin).hostname == portal
+
+
+def _message(status: int, title: str, text: str) -> web.Response:
+    body = (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{html.escape(title)}</title><link rel="stylesheet" href="/assets/phone.css">'
+        f'<main><h1>{html.escape(title)}</h1><p class="notice">{html.escape(text)}</p>'
+        '<p><a href="/">Try again</a></p></main></html>'
+    )
+    return web.Response(status=status, text=body, content_type="text/html")
+
+
+def _read(name: str) -> bytes:
+    try:
+        return (_STATIC / name).read_bytes()
+    except OSError as error:
+        raise WwsfError(f"the page's {name} is missing ({error.strerror}): run scripts/setup to build it") from error

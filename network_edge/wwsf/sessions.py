@@ -1,0 +1,82 @@
+"""Who is logged in: sessions of the portal, and the TURN credentials that go with them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from imskit.secrets import Identity, Secret
+
+MAX_SESSIONS = 100_000
+"""The oldest session makes room for a new one above this."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A logged-in user: the IMS identities that the home network has for the log-in."""
+
+    impi: Identity
+    impus: tuple[Identity, ...]
+    """Public identities, the default first."""
+    display: str
+    expires: float
+    """On the clock of the store, seconds."""
+
+    @property
+    def sip_uri(self) -> str:
+        """The first SIP URI among the identities: what the page registers as."""
+        return next((str.__str__(impu) for impu in self.impus if impu.startswith("sip:")), str.__str__(self.impus[0]))
+
+
+class SessionStore:
+    """Sessions by an unguessable token; only a hash of the token is kept."""
+
+    def __init__(self, lifetime: float, clock: Callable[[], float]) -> None:
+        self._lifetime = lifetime
+        self._clock = clock
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
+
+    def open(self, impi: Identity, impus: tuple[Identity, ...], display: str) -> str:
+        """Start a session and return its token."""
+        token = secrets.token_urlsafe(32)
+        self._drop_expired()
+        while len(self._sessions) >= MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        self._sessions[_digest(token)] = Session(impi, impus, display, self._clock() + self._lifetime)
+        return token
+
+    def find(self, token: str | None) -> Session | None:
+        """Return the live session of ``token``."""
+        if not token:
+            return None
+        session = self._sessions.get(_digest(token))
+        return session if session is not None and session.expires > self._clock() else None
+
+    def close(self, token: str) -> None:
+        """End a session."""
+        self._sessions.pop(_digest(token), None)
+
+    def _drop_expired(self) -> None:
+        # All sessions live equally long, so the oldest expire first.
+        while self._sessions and next(iter(self._sessions.values())).expires <= self._clock():
+            self._sessions.popitem(last=False)
+
+
+def turn_credential(secret: Secret[str], user: str, expires: int) -> tuple[str, Secret[str]]:
+    """Return user name and password of a time-limited TURN credential.
+
+    The scheme that TURN servers share (``use-auth-secret``): name ``expiry:user`` with the expiry in Unix seconds,
+    password base64(HMAC-SHA1(secret, name)).
+    """
+    name = f"{expires}:{user}"
+    mac = hmac.new(secret.reveal().encode(), name.encode(), hashlib.sha1).digest()
+    return name, Secret(base64.b64encode(mac).decode())
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
