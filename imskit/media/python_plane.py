@@ -314,11 +314,11 @@ class PythonPlane:
     def _rtp_arrived(self, leg: Leg, buffer: Buffer, offset: int, length: int, address: Address) -> None:
         """Take RTP (or multiplexed RTCP) at ``buffer[offset:][:length]``."""
         view = buffer.view
+        if length >= 2 and 192 <= view[offset + 1] <= 223:
+            self._rtcp_arrived(leg, buffer, offset, length, address)
+            return
         if length < 12:
             leg.dropped["malformed"] += 1
-            return
-        if 192 <= view[offset + 1] <= 223:
-            self._rtcp_arrived(leg, buffer, offset, length, address)
             return
         now = _now()
         if leg.secured:
