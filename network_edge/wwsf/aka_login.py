@@ -6,7 +6,6 @@ it is challenged with a vector of the home network, and the next one carries the
 
 from __future__ import annotations
 
-import hmac
 import logging
 import secrets
 from collections import OrderedDict
@@ -17,7 +16,7 @@ from imskit.aka.challenge import AkaAlgorithm, Challenge, decode_auts
 from imskit.aka.errors import AkaError
 from imskit.aka.vector import AuthenticationVector, Success
 from imskit.secrets import Identity
-from imskit.sip.digest import DigestError, response_digest
+from imskit.sip import digest
 from imskit.sip.wire.auth import Challenge as DigestChallenge
 from imskit.sip.wire.auth import Credentials
 from imskit.sip.wire.errors import SipParseError
@@ -70,9 +69,7 @@ class _Pending:
 class AkaLogin:
     """Pending challenges of one realm.  Each is good for one answer."""
 
-    def __init__(
-        self, realm: str, algorithms: Sequence[str], home: HomeNetwork, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, realm: str, algorithms: Sequence[str], home: HomeNetwork, clock: Callable[[], float]) -> None:
         for name in algorithms:
             if AkaAlgorithm.parse(name) is None:
                 raise ValueError(f"{name} is no AKA digest algorithm; known: AKAv1-MD5, AKAv2-MD5, AKAv2-SHA-256")
@@ -88,7 +85,7 @@ class AkaLogin:
             credentials = Credentials.parse(authorization)
         except SipParseError as error:
             return Refused(400, f"Authorization: {error}")
-        if credentials.scheme.lower() != "digest" or credentials.realm != self._realm:
+        if not credentials.is_digest or credentials.realm != self._realm:
             return Refused(400, f"Authorization: a Digest for the realm {self._realm} is needed (RFC 7616 3.4)")
         impi = Identity(credentials.username or "")
         if not impi:
@@ -98,7 +95,7 @@ class AkaLogin:
         pending = self._pending.pop(credentials.nonce, None)
         if pending is None or pending.expires <= self._clock() or pending.impi != impi:
             return await self._challenge(impi, None, 0, stale=True)
-        if auts := credentials.get("auts"):
+        if auts := credentials.auts:
             return await self._resynchronise(pending, auts)
         return self._verify(credentials, pending, method, uri, body)
 
@@ -135,9 +132,7 @@ class AkaLogin:
             return Refused(400, str(error))
         return await self._challenge(pending.impi, (pending.vector.rand, octets), pending.resyncs + 1)
 
-    def _verify(
-        self, credentials: Credentials, pending: _Pending, method: str, uri: str, body: bytes
-    ) -> Outcome:
+    def _verify(self, credentials: Credentials, pending: _Pending, method: str, uri: str, body: bytes) -> Outcome:
         name = credentials.algorithm or ""
         algorithm = AkaAlgorithm.parse(name)
         if algorithm is None or name.lower() not in {known.lower() for known in self._algorithms}:
@@ -150,13 +145,12 @@ class AkaLogin:
         vector = pending.vector
         password = algorithm.password(Success(vector.xres, vector.ck, vector.ik))
         try:
-            expected = response_digest(credentials, password, method, body)
-            proof = response_digest(credentials, password, "", b"")
-        except DigestError as error:
+            genuine = digest.verify(credentials, password, method, body)
+            proof = digest.authentication_info(credentials, password)
+        except SipParseError as error:
             return Refused(400, f"Authorization: {error}")
-        if not hmac.compare_digest(expected, credentials.response.lower()):
+        if not genuine:
             _log.warning("wrong answer of the card of %r", pending.impi)
             return Refused(403, "The SIM card's answer is wrong: this card does not belong to this identity.")
         _log.info("logged in %r", pending.impi)
-        info = f'qop=auth, rspauth="{proof}", cnonce="{credentials.get("cnonce")}", nc={credentials.get("nc")}'
-        return LoggedIn(pending.impi, info)
+        return LoggedIn(pending.impi, str(proof))

@@ -1,0 +1,413 @@
+"""Registration of a UE: the cases of TS 34.229-1 (V14.7.0) and TS 24.229 clause 5.1.1 [S7-IMS]."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from imskit.aka.challenge import AkaAlgorithm, Challenge
+from imskit.aka.milenage import Milenage
+from imskit.aka.sqn import SqnGenerator
+from imskit.aka.vector import AuthenticationVector, Success, Usim
+from imskit.engine import Tick
+from imskit.ims.profile import UeProfile
+from imskit.ims.reginfo import RegContact, RegInfo
+from imskit.ims.reginfo import Registration as RegisteredIdentity
+from imskit.ims.registration import (
+    AskCard,
+    CardAnswer,
+    CardFailed,
+    Changed,
+    Lost,
+    RegisterOutcome,
+    Registration,
+    RegistrationInfo,
+    RetryPolicy,
+    SendRegister,
+    Start,
+    State,
+    Stop,
+)
+from imskit.secrets import Identity, Secret
+from imskit.sip import digest
+from imskit.sip.wire.auth import Challenge as DigestChallenge
+from imskit.sip.wire.auth import Credentials
+from imskit.sip.wire.flow import Target
+from imskit.sip.wire.message import Request, Response, response_to
+
+# TS 35.208 test set 1.
+K = Secret(bytes.fromhex("465b5ce8b199b49faa5f0a2ee238a6bc"))
+OPC = Secret(bytes.fromhex("cd63cb71954a9f4e48a5994e37a02baf"))
+DOMAIN = "ims.mnc001.mcc001.3gppnetwork.org"
+PROFILE = UeProfile(
+    Identity(f"001010000000001@{DOMAIN}"),
+    Identity(f"sip:+15550100@{DOMAIN}"),
+    DOMAIN,
+    "urn:gsma:imei:35693803-564380-0",
+    ("10.45.0.2", 5060),
+    (Target("UDP", ("10.45.0.1", 5060)), Target("UDP", ("10.45.0.9", 5060))),
+)
+
+
+def counter() -> Iterator[int]:
+    return itertools.count(1)
+
+
+class Bench:
+    """A registration machine, its card, and the core's side of the digest."""
+
+    def __init__(self, algorithm: str = "AKAv1-MD5") -> None:
+        numbers = counter()
+        self.machine = Registration(
+            PROFILE, lambda n: f"{next(numbers):0{n}x}"[:n], RetryPolicy(base=30.0, maximum=1800.0)
+        )
+        self.now = 1000.0
+        self.usim = Usim(Milenage(K, OPC))
+        self.generator = SqnGenerator()
+        self.algorithm = algorithm
+        self.sent: list[SendRegister] = []
+        self.asked: list[AskCard] = []
+        self.reasons: list[str] = []
+        self.vector: AuthenticationVector | None = None
+
+    def handle(self, event: object) -> None:
+        self.machine.handle(event, self.now)  # type: ignore[arg-type]
+        while (output := self.machine.poll()) is not None:
+            match output:
+                case SendRegister():
+                    self.sent.append(output)
+                case AskCard():
+                    self.asked.append(output)
+                case Changed(status):
+                    self.reasons.append(status.reason)
+
+    @property
+    def request(self) -> Request:
+        return self.sent[-1].request
+
+    @property
+    def credentials(self) -> Credentials:
+        value = self.request.headers.get("Authorization")
+        assert value is not None
+        return Credentials.parse(value)
+
+    def respond(self, status: int, *fields: tuple[str, str]) -> None:
+        response = response_to(self.request, status, to_tag="s")
+        for name, value in fields:
+            response.headers.add(name, value)
+        self.outcome(response)
+
+    def outcome(self, response: Response | None) -> None:
+        self.handle(RegisterOutcome(self.sent[-1].key, response))
+
+    def challenge(self, *, mac: bool = True, fresh: bool = True) -> None:
+        sqn = self.generator.next() if fresh else 0
+        self.vector = AuthenticationVector.generate(Milenage(K, OPC), bytes(range(16)), sqn)
+        autn = self.vector.autn if mac else self.vector.autn[:-1] + bytes([self.vector.autn[-1] ^ 1])
+        nonce = Challenge(self.vector.rand, autn).encode()
+        self.respond(401, ("WWW-Authenticate", str(DigestChallenge.digest(DOMAIN, nonce, algorithm=self.algorithm))))
+
+    def card(self) -> None:
+        self.handle(CardAnswer(self.usim.verify(self.asked[-1].rand, self.asked[-1].autn)))
+
+    def answers_rightly(self) -> bool:
+        assert self.vector is not None
+        algorithm = AkaAlgorithm.parse(self.algorithm)
+        assert algorithm is not None
+        password = algorithm.password(Success(self.vector.xres, self.vector.ck, self.vector.ik))
+        return digest.verify(self.credentials, password, "REGISTER")
+
+    def accept(self, expires: int = 600_000, **more: str) -> None:
+        contact = f"{self.request.headers.get('Contact')};expires={expires}"
+        fields = [
+            ("Contact", contact),
+            ("P-Associated-URI", f"<sip:+15550100@{DOMAIN}>, <tel:+15550100>"),
+            ("Service-Route", "<sip:orig@scscf.example;lr>"),
+        ]
+        self.respond(200, *fields, *((k.replace("_", "-"), v) for k, v in more.items()))
+
+    def register(self, expires: int = 600_000) -> None:
+        self.handle(Start())
+        self.challenge()
+        self.card()
+        self.accept(expires)
+
+    def wait(self) -> float:
+        """Go to the machine's deadline; return how long it was."""
+        deadline = self.machine.deadline()
+        assert deadline is not None
+        waited, self.now = deadline - self.now, deadline
+        self.handle(Tick())
+        return waited
+
+    @property
+    def state(self) -> State:
+        return self.machine.status.state
+
+
+@pytest.mark.parametrize("algorithm", ["AKAv1-MD5", "AKAv2-MD5", "AKAv2-SHA-256"])
+def test_8_1_initial_registration(algorithm: str) -> None:
+    bench = Bench(algorithm)
+    bench.handle(Start())
+    first = bench.request
+    assert first.uri == f"sip:{DOMAIN}"
+    assert "Route" not in first.headers
+    assert first.expires == 600_000
+    assert first.headers.get("Authorization") == (
+        f'Digest username="{str.__str__(PROFILE.impi)}", realm="{DOMAIN}", nonce="", uri="sip:{DOMAIN}", response=""'
+    )
+    contact = first.headers.get("Contact") or ""
+    assert '+sip.instance="<urn:gsma:imei:35693803-564380-0>"' in contact
+    assert '+g.3gpp.icsi-ref="urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel"' in contact
+    assert "P-Access-Network-Info" not in first.headers  # not without a security association
+    bench.challenge()
+    bench.card()
+    assert bench.request.call_id == first.call_id
+    assert bench.request.cseq.number == first.cseq.number + 1
+    assert bench.credentials.get("nc") == "00000001"
+    assert bench.answers_rightly()
+    bench.accept()
+    status = bench.machine.status
+    assert status.state is State.REGISTERED
+    assert status.impu == f"sip:+15550100@{DOMAIN}"
+    assert status.service_route == ("<sip:orig@scscf.example;lr>",)
+    assert bench.machine.deadline() == bench.now + 600_000 - 600
+
+
+@pytest.mark.parametrize(("granted", "after"), [(120, 60), (1200, 600), (1800, 1200)])
+def test_8_2_re_registration(granted: int, after: int) -> None:
+    bench = Bench()
+    bench.register(granted)
+    call_id = bench.request.call_id
+    nonce = bench.credentials.nonce
+    assert bench.wait() == after
+    assert bench.request.call_id == call_id
+    assert bench.credentials.nonce == nonce
+    assert bench.credentials.get("nc") == "00000002"
+    assert bench.answers_rightly()
+    assert bench.state is State.REGISTERED
+    bench.accept(granted)
+    assert bench.state is State.REGISTERED
+
+
+def test_re_authentication_at_re_registration() -> None:
+    bench = Bench()
+    bench.register(120)
+    bench.wait()
+    bench.challenge()
+    bench.card()
+    assert bench.credentials.get("nc") == "00000001"
+    assert bench.answers_rightly()
+
+
+def test_9_1_two_invalid_macs_then_success() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    for _ in range(2):
+        bench.challenge(mac=False)
+        bench.card()
+        assert bench.credentials.response == ""
+        assert bench.credentials.auts is None
+        assert bench.state is State.REGISTERING
+    bench.challenge()
+    bench.card()
+    assert bench.answers_rightly()
+    bench.accept()
+    assert bench.state is State.REGISTERED
+
+
+def test_9_1_the_third_invalid_mac_ends_it() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    for _ in range(3):
+        bench.challenge(mac=False)
+        bench.card()
+    assert bench.state is State.WAITING
+    assert "gave up" in bench.machine.status.reason
+    assert len(bench.sent) == 3
+
+
+def test_9_2_sequence_number_out_of_range() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    bench.challenge(fresh=False)
+    bench.card()
+    auts = bench.credentials.auts
+    assert auts is not None
+    assert len(auts) == 20  # base64 of 14 octets
+    assert bench.credentials.nonce
+    bench.challenge()
+    bench.card()
+    bench.accept()
+    assert bench.state is State.REGISTERED
+
+
+def test_a_challenge_without_aka_or_with_a_short_nonce_is_refused() -> None:
+    for parameters in ('nonce="abcd", algorithm=MD5', 'nonce="YWJj", algorithm=AKAv1-MD5'):
+        bench = Bench()
+        bench.handle(Start())
+        bench.respond(401, ("WWW-Authenticate", f'Digest realm="x", {parameters}'))
+        assert bench.state is State.WAITING
+        assert not bench.asked
+
+
+def test_an_endless_challenger_is_left() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    for _ in range(20):
+        if bench.state is not State.REGISTERING:
+            break
+        bench.challenge()
+        if bench.asked and bench.state is State.REGISTERING:
+            bench.card()
+    assert bench.state is State.WAITING
+    assert "goes on challenging" in bench.machine.status.reason
+
+
+def test_423_raises_the_expiry_once() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    bench.respond(423, ("Min-Expires", "700000"))
+    assert bench.request.expires == 700_000
+    bench.respond(423, ("Min-Expires", "800000"))
+    assert bench.state is State.WAITING
+
+
+def test_silence_moves_to_the_next_p_cscf_and_backs_off() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    waits = []
+    for _ in range(8):
+        bench.outcome(None)
+        assert bench.state is State.WAITING
+        waits.append(bench.wait())
+    assert [sent.target.address[0] for sent in bench.sent[:3]] == ["10.45.0.1", "10.45.0.9", "10.45.0.1"]
+    assert 30 <= waits[0] <= 60  # RFC 5626 section 4.5: 50 to 100 % of base * 2^failures
+    assert 900 <= waits[-1] <= 1800
+    assert len({sent.request.call_id for sent in bench.sent}) == len(bench.sent)
+
+
+def test_503_waits_as_told() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    bench.respond(503, ("Retry-After", "77"))
+    assert bench.wait() == 77
+
+
+def test_403_is_told_in_the_cores_words_and_not_repeated_soon() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    bench.respond(403, ("Warning", '399 core "user unknown at the HSS"'))
+    assert "403 Forbidden (user unknown at the HSS)" in bench.machine.status.reason
+    assert bench.wait() >= 1800
+
+
+def test_a_failed_refresh_begins_anew() -> None:
+    bench = Bench()
+    bench.register(120)
+    call_id = bench.request.call_id
+    bench.wait()
+    bench.respond(500)
+    assert bench.state is State.REGISTERING
+    assert bench.request.call_id != call_id
+    assert bench.credentials.nonce == ""
+
+
+def test_the_card_fails() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    bench.challenge()
+    bench.handle(CardFailed("the card was pulled"))
+    assert bench.machine.status.reason == "the card was pulled"
+    assert bench.state is State.WAITING
+
+
+def test_the_card_never_answers() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    bench.challenge()
+    assert bench.wait() == 30
+    assert bench.state is State.WAITING
+    bench.card()  # too late: ignored
+    assert bench.state is State.WAITING
+
+
+def test_stop_de_registers() -> None:
+    bench = Bench()
+    bench.register()
+    bench.handle(Stop())
+    assert bench.request.expires == 0
+    assert bench.credentials.nonce
+    bench.respond(200)
+    assert bench.state is State.OFF
+    assert bench.machine.deadline() is None
+
+
+def test_stop_does_not_wait_for_a_silent_core() -> None:
+    bench = Bench()
+    bench.register()
+    bench.handle(Stop())
+    assert bench.wait() == 4
+    assert bench.state is State.OFF
+
+
+def test_stop_in_the_middle_of_a_registration_takes_the_binding_away() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    bench.challenge()
+    bench.card()
+    bench.handle(Stop())
+    bench.accept()
+    assert bench.request.expires == 0
+    bench.respond(200)
+    assert bench.state is State.OFF
+
+
+@pytest.mark.parametrize(
+    ("event", "state"),
+    [("deactivated", State.REGISTERING), ("rejected", State.WAITING), ("probation", State.WAITING)],
+)
+def test_network_initiated_de_registration(event: str, state: State) -> None:
+    bench = Bench()
+    bench.register()
+    contact = RegContact("sip:10.45.0.2:5060", "terminated", event, retry_after=5 if event == "probation" else None)
+    bench.handle(
+        RegistrationInfo(RegInfo(1, True, (RegisteredIdentity(str.__str__(PROFILE.impu), "terminated", (contact,)),)))
+    )
+    assert bench.state is state
+    if event == "probation":
+        assert bench.wait() == 5
+
+
+def test_another_devices_contact_changes_nothing() -> None:
+    bench = Bench()
+    bench.register()
+    contact = RegContact("sip:10.45.0.77:5060", "terminated", "deactivated")
+    bench.handle(RegistrationInfo(RegInfo(1, True, (RegisteredIdentity("sip:x@y", "terminated", (contact,)),))))
+    assert bench.state is State.REGISTERED
+
+
+def test_a_shortened_registration_is_refreshed_at_half() -> None:
+    bench = Bench()
+    bench.register()
+    contact = RegContact("sip:10.45.0.2:5060", "active", "shortened", expires=40)
+    bench.handle(RegistrationInfo(RegInfo(1, True, (RegisteredIdentity("sip:x@y", "active", (contact,)),))))
+    assert bench.wait() == 20
+    assert bench.request.expires == 600_000
+
+
+def test_restoration_begins_anew() -> None:
+    bench = Bench()
+    bench.register()
+    bench.handle(Lost("the core was restarted"))
+    assert bench.state is State.REGISTERING
+    assert bench.credentials.nonce == ""
+
+
+def test_a_200_without_our_contact_is_no_registration() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    bench.respond(200, ("Contact", "<sip:10.45.0.99:5060>;expires=600"))
+    assert bench.state is State.WAITING
