@@ -97,6 +97,9 @@ def parse_number(text: str, where: str, *, maximum: int = 2**32 - 1, clause: str
 def check_host(text: str, where: str) -> str:
     """Return ``text`` if it is a host name, an IPv4 or a bare IPv6 address."""
     if ":" in text:
+        if ":::" in text and "." in text:
+            # The grammar of RFC 3261 makes "2001:db8:::192.0.2.1"; RFC 5118 section 4.10 wants it tolerated.
+            text = text.replace(":::", "::", 1)
         try:
             if _IPV6_CHARS.fullmatch(text) is None:
                 raise AddressValueError
