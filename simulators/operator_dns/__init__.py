@@ -1,0 +1,1 @@
+"""The operator's name server, for labs and tests."""

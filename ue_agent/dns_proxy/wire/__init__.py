@@ -1,0 +1,1 @@
+"""DNS messages as bytes: read just enough to match, cache and answer; never re-encode what is forwarded."""
