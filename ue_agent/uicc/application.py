@@ -1,0 +1,366 @@
+"""The card as IMS sees it: which application, whose identities, AKA (TS 24.229 5.1.1.1A, TS 23.003 13, TS 31.103).
+
+Blocking; one thread.  Every public call is one transaction that selects what it needs anew, because other programs
+may have used the card in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from imskit.aka.sqn import AUTS_LENGTH
+from imskit.aka.vector import AkaResult, MacFailure, Success, SyncFailure
+from imskit.secrets import Identity, Secret
+from ue_agent.uicc import files
+from ue_agent.uicc.apdu import (
+    Answer,
+    CardChannel,
+    authenticate,
+    meaning,
+    query_pin,
+    read_binary,
+    read_record,
+    select_aid,
+    select_file,
+    verify_pin,
+)
+from ue_agent.uicc.errors import (
+    CardDataError,
+    CardError,
+    PinBlockedError,
+    PinLastTryError,
+    PinRequiredError,
+    WrongCardError,
+)
+from ue_agent.uicc.files import Ef, FileInfo
+from ue_agent.uicc.transport import CardTransport
+
+_log = logging.getLogger(__name__)
+_MF = 0x3F00
+_MAX_FILE = 4096
+_MAX_RECORDS = 254
+_PIN_NEEDED = 0x6982
+_PIN_BLOCKED = 0x6983
+_PIN_DISABLED = 0x6984
+_RECORD_NOT_FOUND = 0x6A83
+_WRONG_MAC = 0x9862
+
+type Source = Literal["ISIM", "USIM"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImsIdentities:
+    """Who the card says we are."""
+
+    impi: Identity
+    """Private identity."""
+    impus: tuple[Identity, ...]
+    """Public identities in the card's order; the one derived from an IMSI is only for REGISTER."""
+    domain: str
+    """Home network domain."""
+    pcscf: tuple[str, ...]
+    """Names or IP addresses of the P-CSCF from the ISIM, often none."""
+    source: Source
+    """The application they come from, which also authenticates."""
+    imsi: Identity | None
+    """From the USIM, where there is one."""
+    webrtc_uris: tuple[str, ...] = ()
+    """Addresses of the operator's WWSF, from the ISIM."""
+
+
+@dataclass
+class Pin:
+    """The configured PIN and where it did not fit, so that a wrong one costs one try only."""
+
+    value: Secret[str] | None = None
+    refused_by: set[str | None] = field(default_factory=set)
+    """ICCIDs."""
+
+
+class UiccSession:
+    """One powered card."""
+
+    def __init__(self, transport: CardTransport, pin: Pin) -> None:
+        self._transport = transport
+        self._channel = CardChannel(transport)
+        self._pin = pin
+        self._aids: dict[Source, bytes] | None = None
+        self._iccid: str | None = None
+        self._pin_used = False
+
+    def identities(self) -> tuple[ImsIdentities, str | None]:
+        """Read the identities, from the ISIM if it has them, else derived from the IMSI; and the ICCID.
+
+        Raises ``WrongCardError``, ``CardDataError``, ``CardError`` and the PIN errors.
+        """
+        with self._transport.transaction():
+            aids = self._applications()
+            if "ISIM" in aids and (found := self._from_isim(aids)) is not None:
+                return found, self._iccid
+            if "USIM" not in aids:
+                raise CardDataError("the ISIM is blank and there is no USIM to derive identities from")
+            return self._from_usim(aids["USIM"]), self._iccid
+
+    def authenticate(self, source: Source, rand: bytes, autn: bytes) -> AkaResult:
+        """Run AKA in the application ``source``; ``rand`` and ``autn`` have 16 octets each."""
+        if len(rand) != 16 or len(autn) != 16:
+            raise ValueError("RAND and AUTN have 16 octets each")
+        with self._transport.transaction():
+            application = self._select_application(self._applications()[source])
+            command = authenticate(rand, autn)
+            answer = self._channel.send(command)
+            if answer.sw == _PIN_NEEDED:
+                self._verify_pin(application)
+                answer = self._channel.send(command)
+            if answer.sw == _WRONG_MAC:
+                return MacFailure()
+            if not answer.ok:
+                raise CardError(answer.sw, meaning(answer.sw), command.name)
+            return _aka_result(answer)
+
+    def close(self) -> None:
+        """Give the card back, without a verified PIN."""
+        if self._pin_used:
+            try:
+                self._transport.reset()
+            except Exception as error:  # the card may be gone: nothing left to protect
+                _log.debug("card not reset: %s", error)
+        self._transport.close()
+
+    # --- applications
+
+    def _applications(self) -> dict[Source, bytes]:
+        """AIDs by EF_DIR; of a card without it, the applications that answer to their partial AID."""
+        if self._aids is None:
+            aids = self._directory()
+            self._aids = {}
+            prefixes: dict[Source, bytes] = {"ISIM": files.ISIM_AID, "USIM": files.USIM_AID}
+            for source, prefix in prefixes.items():
+                if aids is None:
+                    if self._channel.send(select_aid(prefix)).ok:
+                        self._aids[source] = prefix
+                elif (aid := next((a for a in aids if a.startswith(prefix)), None)) is not None:
+                    self._aids[source] = aid
+            if not self._aids:
+                raise WrongCardError("the card in the reader is no SIM card: it has neither an ISIM nor a USIM")
+            _log.info("card has %s", " and ".join(self._aids))
+        return self._aids
+
+    def _directory(self) -> list[bytes] | None:
+        """The AIDs in EF_DIR, ``None`` if it cannot be read; notes the ICCID in passing."""
+        try:
+            self._channel.require(select_file(_MF, "MF"))
+            self._iccid = self._read_iccid()
+            records = self._read_records(files.EF_DIR)
+        except CardError as error:
+            _log.info("no EF_DIR: %s", error)
+            return None
+        applications = []
+        for record in records:
+            try:
+                application = files.decode_dir_record(record)
+            except CardDataError as error:
+                _log.warning("%s", error)
+            else:
+                applications += [application] if application is not None else []
+        return [application.aid for application in applications]
+
+    def _read_iccid(self) -> str | None:
+        try:
+            return files.decode_iccid(self._read_binary(files.EF_ICCID))
+        except (CardError, CardDataError) as error:
+            _log.info("no ICCID: %s", error)
+            return None
+
+    def _select_application(self, aid: bytes) -> FileInfo:
+        return files.decode_fcp(self._channel.require(select_aid(aid)))
+
+    # --- identities
+
+    def _from_isim(self, aids: dict[Source, bytes]) -> ImsIdentities | None:
+        application = self._select_application(aids["ISIM"])
+        impi = self._text(application, files.EF_IMPI)
+        domain = self._text(application, files.EF_DOMAIN)
+        impus = [text for text in self._texts(application, files.EF_IMPU) if _is_public_identity(text)]
+        if impi is None or domain is None or not impus:
+            _log.info("the ISIM is blank; identities are derived from the IMSI")
+            return None
+        services = self._optional(lambda: self._guarded_binary(application, files.EF_IST)) or b""
+        pcscf: list[str] = []
+        webrtc: list[str] = []
+        # Cards announce files that they do not have, and blank ones.
+        if files.has_service(services, files.SERVICE_PCSCF):
+            pcscf = self._optional(lambda: self._addresses(application)) or []
+        if files.has_service(services, files.SERVICE_WEBRTC_URI):
+            webrtc = self._optional(lambda: self._texts(application, files.EF_WEBRTC_URI)) or []
+        imsi = None
+        if (usim := aids.get("USIM")) is not None:
+            imsi = self._optional(lambda: self._imsi(self._select_application(usim)))
+        return ImsIdentities(
+            impi=Identity(impi),
+            impus=tuple(map(Identity, impus)),
+            domain=domain,
+            pcscf=tuple(pcscf),
+            source="ISIM",
+            imsi=imsi,
+            webrtc_uris=tuple(webrtc),
+        )
+
+    def _from_usim(self, aid: bytes) -> ImsIdentities:
+        """TS 23.003 clauses 13.2, 13.3 and 13.4B."""
+        application = self._select_application(aid)
+        imsi = self._imsi(application)
+        if imsi is None:
+            raise CardDataError("the USIM has no IMSI")
+        mnc_length = files.decode_mnc_length(self._guarded_binary(application, files.EF_AD))
+        if mnc_length is None:
+            raise CardDataError(
+                "EF_AD does not say how long the MNC is (TS 31.102 4.2.18): the home domain cannot be derived"
+            )
+        mcc, mnc = imsi[:3], imsi[3 : 3 + mnc_length].zfill(3)
+        domain = f"ims.mnc{mnc}.mcc{mcc}.3gppnetwork.org"
+        impi = f"{imsi}@{domain}"
+        return ImsIdentities(
+            impi=Identity(impi),
+            impus=(Identity(f"sip:{impi}"),),
+            domain=domain,
+            pcscf=(),
+            source="USIM",
+            imsi=imsi,
+        )
+
+    def _imsi(self, application: FileInfo) -> Identity | None:
+        return files.decode_imsi(self._guarded_binary(application, files.EF_IMSI))
+
+    def _text(self, application: FileInfo, ef: Ef) -> str | None:
+        content = self._absent_is_blank(lambda: self._guarded_binary(application, ef))
+        return files.decode_text(content, ef) if content else None
+
+    def _texts(self, application: FileInfo, ef: Ef) -> list[str]:
+        records = self._absent_is_blank(lambda: self._guarded_records(application, ef)) or []
+        return [text for record in records if (text := files.decode_text(record, ef)) is not None]
+
+    def _addresses(self, application: FileInfo) -> list[str]:
+        records = self._guarded_records(application, files.EF_PCSCF)
+        return [address for record in records if (address := files.decode_pcscf(record)) is not None]
+
+    @staticmethod
+    def _absent_is_blank[T](read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except CardError as error:
+            if error.sw not in (0x6A82, 0x6A88, 0x9404):
+                raise
+            return None
+
+    @staticmethod
+    def _optional[T](read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except (CardError, CardDataError) as error:
+            _log.info("left out: %s", error)
+            return None
+
+    # --- files
+
+    def _guarded_binary(self, application: FileInfo, ef: Ef) -> bytes:
+        return self._with_pin(application, lambda: self._read_binary(ef))
+
+    def _guarded_records(self, application: FileInfo, ef: Ef) -> list[bytes]:
+        return self._with_pin(application, lambda: self._read_records(ef))
+
+    def _read_binary(self, ef: Ef) -> bytes:
+        info = files.decode_fcp(self._channel.require(select_file(ef.fid, ef.name)))
+        if info.size is None:
+            return self._channel.require(read_binary(0, ef.name))
+        content = b""
+        while len(content) < min(info.size, _MAX_FILE):
+            part = self._channel.require(read_binary(len(content), ef.name, min(256, info.size - len(content))))
+            if not part:
+                break
+            content += part
+        return content
+
+    def _read_records(self, ef: Ef) -> list[bytes]:
+        info = files.decode_fcp(self._channel.require(select_file(ef.fid, ef.name)))
+        records: list[bytes] = []
+        for number in range(1, (info.records or _MAX_RECORDS) + 1):
+            command = read_record(number, ef.name, info.record_length or 256)
+            answer = self._channel.send(command)
+            if answer.sw == _RECORD_NOT_FOUND and info.records is None:
+                break
+            if not answer.ok:
+                raise CardError(answer.sw, meaning(answer.sw), command.name)
+            records.append(answer.data)
+        return records
+
+    # --- PIN
+
+    def _with_pin[T](self, application: FileInfo, action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except CardError as error:
+            if error.sw != _PIN_NEEDED:
+                raise
+        self._verify_pin(application)
+        return action()
+
+    def _verify_pin(self, application: FileInfo) -> None:
+        """Verify the PIN if the card lets us, but never with its last try."""
+        reference, pin = application.pin_reference, self._pin.value
+        sw = self._channel.send(query_pin(reference)).sw
+        if sw in (0x9000, _PIN_DISABLED):
+            return  # nothing to verify: whatever was refused was refused for another reason
+        if sw in (_PIN_BLOCKED, 0x63C0):
+            raise PinBlockedError("the PIN is blocked; unblock it with the PUK in a phone")
+        if sw & 0xFFF0 != 0x63C0:
+            raise PinRequiredError(f"the card wants a PIN but does not say how many tries are left ({sw:04X})")
+        tries = sw & 0x0F
+        if pin is None:
+            raise PinRequiredError(f"the card wants its PIN ({tries} tries left) and none is configured")
+        if tries == 1:
+            raise PinLastTryError("one PIN try is left, which is not risked; enter the right PIN in a phone first")
+        if self._iccid in self._pin.refused_by:
+            raise PinRequiredError(f"the configured PIN is wrong ({tries} tries left); it is not sent again")
+        sw = self._channel.send(verify_pin(reference, pin.reveal())).sw
+        if sw != 0x9000:
+            self._pin.refused_by.add(self._iccid)
+            if sw & 0xFFF0 == 0x63C0:
+                raise PinRequiredError(f"the configured PIN is wrong; {sw & 0x0F} tries left")
+            raise CardError(sw, meaning(sw), "VERIFY PIN")
+        self._pin_used = True
+        _log.info("PIN verified")
+
+
+def _is_public_identity(text: str) -> bool:
+    if text.lower().startswith(("sip:", "sips:", "tel:")):
+        return True
+    _log.warning("a record of EF_IMPU is no sip: or tel: URI and is left out")
+    return False
+
+
+def _aka_result(answer: Answer) -> AkaResult:
+    """Read the answer to AUTHENTICATE (TS 31.103 clause 7.1.2.1); errors do not show it."""
+    tag, fields = answer.data[:1], _fields(answer.data[1:])
+    if tag == b"\xdb" and fields is not None and len(fields) >= 3:
+        res, ck, ik = fields[:3]  # a USIM may add Kc
+        if 4 <= len(res) <= 16 and len(ck) == 16 and len(ik) == 16:
+            return Success(Secret(res), Secret(ck), Secret(ik))
+    if tag == b"\xdc" and fields is not None and len(fields) == 1 and len(fields[0]) == AUTS_LENGTH:
+        return SyncFailure(fields[0])
+    raise CardDataError("the answer to AUTHENTICATE is not one of TS 31.103 7.1.2.1")
+
+
+def _fields(data: bytes) -> list[bytes] | None:
+    """Values, each behind its length; ``None`` if one is cut off."""
+    fields, position = [], 0
+    while position < len(data):
+        end = position + 1 + data[position]
+        if end > len(data):
+            return None
+        fields.append(data[position + 1 : end])
+        position = end
+    return fields

@@ -1,0 +1,242 @@
+"""Cards in readers, through PC/SC (pyscard's thin layer over the system's library)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from smartcard import scard as _scard
+
+from ue_agent.uicc.errors import (
+    CardRemovedError,
+    CardUnresponsiveError,
+    NoCardError,
+    NoDaemonError,
+    NoReaderError,
+)
+from ue_agent.uicc.transport import CardEvent, CardInserted, CardRemoved, CardTransport
+
+_log = logging.getLogger(__name__)
+scard: Any = _scard  # untyped
+_WAIT_MS = 1000
+_RETRY_SECONDS = 1.0
+_COUNTER_SHIFT = 16  # pcsc-lite counts insertions and removals in the upper half of a state
+
+_NO_DAEMON = {
+    scard.SCARD_E_NO_SERVICE,
+    scard.SCARD_E_SERVICE_STOPPED,
+    scard.SCARD_E_INVALID_HANDLE,
+    scard.SCARD_F_COMM_ERROR,
+    scard.SCARD_F_INTERNAL_ERROR,
+}
+_NO_READER = {scard.SCARD_E_NO_READERS_AVAILABLE, scard.SCARD_E_UNKNOWN_READER}
+_REMOVED = {
+    scard.SCARD_W_REMOVED_CARD,
+    scard.SCARD_E_NO_SMARTCARD,
+    scard.SCARD_E_READER_UNAVAILABLE,
+    scard.SCARD_E_UNKNOWN_READER,
+}
+
+type ReaderChoice = str | int | None
+"""A reader's name or a part of it, its position from 0, or ``None``: the first with a card."""
+
+
+class PcscBackend:
+    """A ``CardBackend`` on one reader of this machine."""
+
+    def __init__(self, reader: ReaderChoice = None) -> None:
+        self._reader = reader
+        self._stopped = threading.Event()
+        self._watched: int | None = None
+
+    def connect(self) -> CardTransport:
+        """See ``CardBackend``.  The card is shared with other programs; transactions keep them apart."""
+        context = _establish()
+        try:
+            reader = self._with_card(context)
+            result, card, protocol = scard.SCardConnect(context, reader, scard.SCARD_SHARE_SHARED, _protocols())
+            if result in _REMOVED:
+                raise NoCardError(f"no card in reader {reader}")
+            _check(result, f"the card in reader {reader} does not answer; is it inserted the right way?")
+        except BaseException:
+            scard.SCardReleaseContext(context)
+            raise
+        _log.info("connected to the card in reader %s", reader)
+        return _PcscTransport(context, card, protocol)
+
+    def watch(self, report: Callable[[CardEvent | None], None]) -> None:
+        """See ``CardBackend``.  A daemon or reader that comes later is found within a second."""
+        seen = _Seen(report)
+        while not self._stopped.is_set():
+            try:
+                self._watch_daemon(seen)
+            except NoDaemonError as error:
+                if not seen.started or seen.reader is not None:
+                    _log.warning("%s", error)
+                seen.update(None)
+                self._stopped.wait(_RETRY_SECONDS)
+
+    def stop(self) -> None:
+        """See ``CardBackend``."""
+        self._stopped.set()
+        if (context := self._watched) is not None:
+            scard.SCardCancel(context)
+
+    def _watch_daemon(self, seen: _Seen) -> None:
+        context = _establish()
+        self._watched = context
+        known: dict[str, int] = {}
+        try:
+            while not self._stopped.is_set():
+                names = self._chosen(_readers(context))
+                if not names:
+                    known = {}
+                    seen.update(None)
+                    self._stopped.wait(_RETRY_SECONDS)
+                    continue
+                before = known
+                asked = [(name, before.get(name, scard.SCARD_STATE_UNAWARE)) for name in names]
+                known = _states(context, asked)
+                full = [name for name, state in known.items() if state & scard.SCARD_STATE_PRESENT]
+                if seen.reader in full:
+                    counters = (before.get(seen.reader, 0) >> _COUNTER_SHIFT, known[seen.reader] >> _COUNTER_SHIFT)
+                    seen.update(seen.reader, swapped=0 < counters[0] < counters[1])
+                else:
+                    seen.update(full[0] if full else None)
+        finally:
+            self._watched = None
+            scard.SCardReleaseContext(context)
+
+    def _chosen(self, readers: list[str]) -> list[str]:
+        """The readers that the configured choice admits."""
+        match self._reader:
+            case None:
+                return readers
+            case int(index):
+                return readers[index : index + 1] if index >= 0 else []
+            case str(name):
+                return [reader for reader in readers if reader == name] or [r for r in readers if name in r][:1]
+
+    def _with_card(self, context: int) -> str:
+        readers = _readers(context)
+        if not readers:
+            raise NoReaderError("no card reader is connected")
+        chosen = self._chosen(readers)
+        if not chosen:
+            raise NoReaderError(f"no card reader {self._reader!r}; there is: {', '.join(readers)}")
+        states = _states(context, [(name, scard.SCARD_STATE_UNAWARE) for name in chosen], wait=0)
+        for name in chosen:
+            if states.get(name, 0) & scard.SCARD_STATE_PRESENT:
+                return name
+        raise NoCardError(f"no card in reader {', '.join(chosen)}")
+
+
+class _Seen:
+    """Which reader holds our card, and the reports that follow from a change of it."""
+
+    def __init__(self, report: Callable[[CardEvent | None], None]) -> None:
+        self.reader: str | None = None
+        self.started = False
+        self._report = report
+
+    def update(self, reader: str | None, *, swapped: bool = False) -> None:
+        """Take in where the card is now; ``swapped``: it was pulled and inserted since."""
+        before, self.reader = self.reader, reader
+        if not self.started:
+            self.started = True
+            self._report(None if reader is None else CardInserted(reader))
+        elif reader != before or swapped:
+            if before is not None:
+                self._report(CardRemoved(before))
+            if reader is not None:
+                self._report(CardInserted(reader))
+
+
+class _PcscTransport:
+    """See ``CardTransport``."""
+
+    def __init__(self, context: int, card: int, protocol: int) -> None:
+        self._context = context
+        self._card = card
+        self._set_protocol(protocol)
+
+    def transmit(self, apdu: bytes) -> tuple[bytes, int]:
+        result, answer = scard.SCardTransmit(self._card, self._pci, list(apdu))
+        _check(result, "the card does not answer")
+        octets = bytes(answer)
+        if len(octets) < 2:
+            raise CardUnresponsiveError("the card answered without a status word")
+        return octets[:-2], int.from_bytes(octets[-2:])
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        result = scard.SCardBeginTransaction(self._card)
+        if result == scard.SCARD_W_RESET_CARD:  # by another program: take note and go on
+            self._reconnect(scard.SCARD_LEAVE_CARD)
+            result = scard.SCardBeginTransaction(self._card)
+        _check(result, "the card is held by another program")
+        try:
+            yield
+        finally:
+            scard.SCardEndTransaction(self._card, scard.SCARD_LEAVE_CARD)
+
+    def reset(self) -> None:
+        self._reconnect(scard.SCARD_RESET_CARD)
+
+    def close(self) -> None:
+        scard.SCardDisconnect(self._card, scard.SCARD_LEAVE_CARD)
+        scard.SCardReleaseContext(self._context)
+
+    def _reconnect(self, disposition: int) -> None:
+        result, protocol = scard.SCardReconnect(self._card, scard.SCARD_SHARE_SHARED, _protocols(), disposition)
+        _check(result, "the card does not answer after a reset")
+        self._set_protocol(protocol)
+
+    def _set_protocol(self, protocol: int) -> None:
+        self.t0 = protocol == scard.SCARD_PROTOCOL_T0
+        self._pci = scard.SCARD_PCI_T0 if self.t0 else scard.SCARD_PCI_T1
+
+
+def _protocols() -> int:
+    return int(scard.SCARD_PROTOCOL_T0 | scard.SCARD_PROTOCOL_T1)
+
+
+def _establish() -> int:
+    result, context = scard.SCardEstablishContext(scard.SCARD_SCOPE_SYSTEM)
+    _check(result, "PC/SC cannot be used")
+    return int(context)
+
+
+def _readers(context: int) -> list[str]:
+    result, readers = scard.SCardListReaders(context, [])
+    if result in _NO_READER:
+        return []
+    _check(result, "the readers cannot be listed")
+    return list(readers)
+
+
+def _states(context: int, known: list[tuple[str, int]], wait: int = _WAIT_MS) -> dict[str, int]:
+    """Wait up to ``wait`` milliseconds for a change; return the states that were asked for."""
+    result, states = scard.SCardGetStatusChange(context, wait, known)
+    if result in (scard.SCARD_E_TIMEOUT, scard.SCARD_E_CANCELLED):
+        return dict(known)
+    if result in _NO_READER:  # one went away between listing and asking
+        return {}
+    _check(result, "the readers cannot be watched")
+    return {name: state for name, state, _atr in states}
+
+
+def _check(result: int, otherwise: str) -> None:
+    """Raise the error that a PC/SC result stands for; ``otherwise`` explains the rest."""
+    if result == scard.SCARD_S_SUCCESS:
+        return
+    if result in _NO_DAEMON:
+        raise NoDaemonError("the smart card service (pcscd) does not answer; is it installed and started?")
+    if result in _REMOVED:
+        raise CardRemovedError("the card was pulled out of the reader")
+    if result in (scard.SCARD_E_NO_ACCESS, scard.SCARD_W_SECURITY_VIOLATION):
+        raise NoDaemonError("the smart card service (pcscd) refuses this user; see its polkit rules")
+    raise CardUnresponsiveError(f"{otherwise} ({scard.SCardGetErrorMessage(result).strip()})")
