@@ -94,7 +94,7 @@ class _Detour:
     """A request that its size sent over TCP, and where it goes if there is no connection to be had."""
 
     udp: Flow | Target
-    sent_by: SentBy | None
+    sent_by: SentBy
 
 
 class TransactionLayer:
@@ -158,9 +158,9 @@ class TransactionLayer:
                     client.cancel(headers)
                     self._after_client(client, now)
             case SendStateless(request, destination, sent_by, branch):
-                destination = _by_size(request, destination)
-                self._push_via(request, destination, sent_by, branch)
-                self._outputs.append(Transmit(request, destination))
+                towards = _by_size(request, destination)
+                self._push_via(request, towards, sent_by or self._name_for(towards, destination), branch)
+                self._outputs.append(Transmit(request, towards))
             case TransportFailed(key, reason):
                 self._transport_failed(key, reason, now)
             case FlowClosed(flow, reason):
@@ -312,7 +312,8 @@ class TransactionLayer:
         if event.request.method in ("ACK", "CANCEL"):
             raise ValueError(f"{event.request.method} makes no client transaction: SendStateless, SendCancel")
         destination = _by_size(event.request, event.destination)
-        self._push_via(event.request, destination, event.sent_by, event.branch)
+        sent_by = event.sent_by or self._name_for(destination, event.destination)
+        self._push_via(event.request, destination, sent_by, event.branch)
         client = ClientTransaction(
             event.key,
             event.request,
@@ -321,7 +322,9 @@ class TransactionLayer:
             self._outputs.append,
         )
         if destination is not event.destination:
-            self._detours[event.key] = _Detour(event.destination, event.sent_by)
+            self._detours[event.key] = _Detour(
+                event.destination, event.sent_by or self._name_for(event.destination, event.destination)
+            )
         self._start_client(client, now)
 
     def _start_client(self, client: ClientTransaction, now: float) -> None:
@@ -343,17 +346,20 @@ class TransactionLayer:
             self._start_client(cancel, now)
         self._settle(client)
 
-    def _push_via(
-        self, request: Request, destination: Flow | Target, sent_by: SentBy | None, branch: str | None
-    ) -> None:
-        sent_by = sent_by or self._sent_by.get(destination.transport)
-        if sent_by is None:
-            if isinstance(destination, Target):
-                raise ValueError(f"no sent-by for {destination.transport} without a flow")
-            sent_by = SentBy(*destination.local)
+    def _push_via(self, request: Request, destination: Flow | Target, sent_by: SentBy, branch: str | None) -> None:
         branch = branch or MAGIC + self._tokens(20)
         parameters = Parameters.of((*sent_by.parameters, ("branch", branch)))
         request.headers.prepend("Via", Via(destination.transport, sent_by.host, sent_by.port, parameters))
+
+    def _name_for(self, destination: Flow | Target, wanted: Flow | Target) -> SentBy:
+        """Return the sent-by towards ``destination``, which may be a stream in the place of a datagram."""
+        # Section 18.2.1: who listens for datagrams listens for connections on the same address and port.
+        for way in (destination, wanted):
+            if (sent_by := self._sent_by.get(way.transport)) is not None:
+                return sent_by
+        if isinstance(wanted, Target):
+            raise ValueError(f"no sent-by for {wanted.transport} without a flow")
+        return SentBy(*wanted.local)
 
     def _profile_towards(self, destination: Flow | Target) -> TimerProfile:
         if isinstance(destination, Target):

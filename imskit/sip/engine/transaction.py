@@ -174,7 +174,8 @@ class ClientTransaction(Transaction):
 
     def cancel(self, headers: tuple[tuple[str, str], ...]) -> None:
         """Ask for a CANCEL, now or as soon as the RFC lets it out (section 9.1)."""
-        if self.cancel_headers is None and self.state in (State.CALLING, State.PROCEEDING):
+        invite = self._machine is INVITE_CLIENT
+        if invite and self.cancel_headers is None and self.state in (State.CALLING, State.PROCEEDING):
             self.cancel_headers = headers
             self.cancel_now = self.state is State.PROCEEDING
 
