@@ -10,8 +10,9 @@ from the main thread.
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import errno
+import functools
 import logging
 import os
 import random
@@ -20,7 +21,6 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -160,30 +160,24 @@ def environment(daemon: PrivatePcscd) -> dict[str, str]:
     return {"PCSCLITE_CSOCK_NAME": str(daemon.socket)}
 
 
-@contextlib.contextmanager
-def this_process_uses_private_daemons() -> Iterator[Path]:
-    """Let this process talk to one private daemon after another; yields the link to hand to ``point_at``.
+def use_in_this_process(daemon: PrivatePcscd) -> None:
+    """Let PC/SC calls of this process go to ``daemon``, or to another one than before.
 
     The PC/SC library reads the socket's name once a process, so the name stays and the link behind it moves.
-    Enter it once a process, before the first PC/SC call.
+    Call it before the first PC/SC call.
     """
-    with tempfile.TemporaryDirectory(prefix="pcsc-") as directory:
-        link = Path(directory) / "socket"
-        before = os.environ.get("PCSCLITE_CSOCK_NAME")
-        os.environ["PCSCLITE_CSOCK_NAME"] = str(link)
-        try:
-            yield link
-        finally:
-            if before is None:
-                del os.environ["PCSCLITE_CSOCK_NAME"]
-            else:
-                os.environ["PCSCLITE_CSOCK_NAME"] = before
-
-
-def point_at(link: Path, daemon: PrivatePcscd) -> None:
-    """Repoint ``link`` at ``daemon``."""
+    link = _link()
     link.unlink(missing_ok=True)
     link.symlink_to(daemon.socket)
+
+
+@functools.cache
+def _link() -> Path:
+    directory = tempfile.mkdtemp(prefix="pcsc-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    link = Path(directory) / "socket"
+    os.environ["PCSCLITE_CSOCK_NAME"] = str(link)
+    return link
 
 
 def _may_mount() -> bool:
