@@ -212,7 +212,7 @@ def _flag(clause: str) -> tuple[Callable[[bool, bytes], bytes], Callable[[bytes,
 
 
 def _pack_family(value: int, transaction_id: bytes) -> bytes:
-    return bytes([{4: 1, 6: 2}[value], 0, 0, 0])
+    return bytes([{4: 1, 6: 2}.get(value, -value), 0, 0, 0])
 
 
 def _unpack_family(data: bytes, transaction_id: bytes) -> int:

@@ -68,6 +68,8 @@ class Message:
     """Where MESSAGE-INTEGRITY begins in ``raw``, 0 for nowhere."""
     sha256_at: int = 0
     """Where MESSAGE-INTEGRITY-SHA256 begins in ``raw``, 0 for nowhere."""
+    fingerprint: bool = False
+    """Whether a received message ended with FINGERPRINT; so should its answer."""
 
     def get[T](self, attribute: Attribute[T]) -> T | None:
         """Return the value of the first such attribute (RFC 8489 14: later ones are ignored), or ``None``."""
@@ -169,16 +171,16 @@ def parse_message(data: bytes) -> Message:
     message_class = MessageClass((message_type >> 4 & 1) | (message_type >> 7 & 2))
     method = message_type & 0xF | message_type >> 1 & 0x70 | message_type >> 2 & 0xF80
     try:
-        fields, sha1_at, sha256_at = _parse_attributes(bytes(data), transaction_id)
+        fields, sha1_at, sha256_at, fingerprint = _parse_attributes(bytes(data), transaction_id)
     except StunError as error:
         # Only a request is answered; a bad fingerprint means that this may be no STUN at all (RFC 8489 6.3).
         if message_class is MessageClass.REQUEST and error.where != FINGERPRINT.name:
             error.code, error.method, error.transaction_id = 400, method, transaction_id
         raise
-    return Message(message_class, method, transaction_id, fields, bytes(data), sha1_at, sha256_at)
+    return Message(message_class, method, transaction_id, fields, bytes(data), sha1_at, sha256_at, fingerprint)
 
 
-def _parse_attributes(data: bytes, transaction_id: bytes) -> tuple[tuple[Field, ...], int, int]:
+def _parse_attributes(data: bytes, transaction_id: bytes) -> tuple[tuple[Field, ...], int, int, bool]:
     fields: list[Field] = []
     position, sha1_at, sha256_at = HEADER_LENGTH, 0, 0
     while position < len(data):
@@ -192,7 +194,7 @@ def _parse_attributes(data: bytes, transaction_id: bytes) -> tuple[tuple[Field, 
         attribute = TABLE.get(code)
         if code == FINGERPRINT.code:
             _check_fingerprint(data, position, data[start:end])
-            break
+            return tuple(fields), sha1_at, sha256_at, True
         after_integrity = sha256_at or (sha1_at and code != MESSAGE_INTEGRITY_SHA256.code)
         if not after_integrity:
             if attribute is None:
@@ -207,7 +209,7 @@ def _parse_attributes(data: bytes, transaction_id: bytes) -> tuple[tuple[Field, 
             elif code == MESSAGE_INTEGRITY_SHA256.code:
                 sha256_at = position
         position = end + -length % 4
-    return tuple(fields), sha1_at, sha256_at
+    return tuple(fields), sha1_at, sha256_at, False
 
 
 def _check_fingerprint(data: bytes, position: int, value: bytes) -> None:
