@@ -198,9 +198,11 @@ class Headers:
         return [element for value in values if value for element in split_list(value, name)]
 
     def first_element(self, name: str) -> str | None:
-        """Return the first list element, as `pop_element` would take it; ``None`` without such a field."""
-        value = self.get(name)
-        return split_list(value, name)[0] if value else None
+        """Return the first list element, as `pop_element` would take it; ``None`` if there is none."""
+        for value in self.get_all(name):
+            if value:
+                return split_list(value, name)[0]
+        return None
 
     def add(self, name: str, value: object) -> None:
         """Append a field."""
@@ -228,19 +230,17 @@ class Headers:
 
     def pop_element(self, name: str) -> str | None:
         """Take off and return the first list element (top Via, first Route); ``None`` if there is none."""
-        index = self._index(field_key(name))
-        if index < 0:
-            return None
-        value = _value(self._fields[index][1])
-        if not value:
-            del self._fields[index]
-            return self.pop_element(name)
-        first, *rest = split_list(value, name)
-        if rest:
-            self._rewrite(index, ", ".join(rest))
-        else:
-            del self._fields[index]
-        return first
+        key = field_key(name)
+        while (index := self._index(key)) >= 0:
+            value = _value(self._fields[index][1])
+            first, *rest = split_list(value, name) if value else ("",)
+            if rest:
+                self._rewrite(index, ", ".join(rest))
+            else:
+                del self._fields[index]
+            if first:
+                return first
+        return None
 
     def replace_element(self, name: str, value: object) -> None:
         """Put ``value`` in the place of the first list element; appends a field if there is none."""
@@ -249,7 +249,7 @@ class Headers:
             self.add(name, value)
             return
         _, *rest = split_list(_value(self._fields[index][1]), name)
-        self._rewrite(index, ", ".join([str(value), *rest]))
+        self._rewrite(index, ", ".join([check_value(str(value), name), *rest]))
 
     def copy_from(self, other: Headers, name: str) -> None:
         """Append every field of that name of ``other``, byte for byte."""
@@ -257,9 +257,8 @@ class Headers:
         self._fields += [field for field in other._fields if field[0] == key]
 
     def add_parsed(self, name: str, value: str) -> None:
-        """Append a value that came from a parsed message: it may hold the quoted NUL that `add` refuses."""
-        check_value(value.replace("\0", ""), name)
-        self._fields.append((field_key(name), f"{name}: {value}"))
+        """Append a value taken from a parsed message; the same as `add`."""
+        self.add(name, value)
 
     def copy(self) -> Headers:
         """Return an independent copy."""
@@ -283,7 +282,6 @@ class Headers:
 
     def _rewrite(self, index: int, value: str) -> None:
         key, line = self._fields[index]
-        # What is left of a parsed value may hold quoted control characters that `add` would refuse.
         self._fields[index] = (key, f"{_name(line)}: {value}")
 
     def __contains__(self, name: object) -> bool:

@@ -16,6 +16,8 @@ TOKEN_CHARS = r"A-Za-z0-9\-.!%*_+`'~"
 QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _TOKEN = re.compile(rf"[{TOKEN_CHARS}]++")
 _QUOTED = re.compile(QUOTED, re.DOTALL)
+_TO_ESCAPE = re.compile(r'["\\\0]')
+_BARE_NUL = re.compile(r"(?<!\\)\0")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _FOLD = re.compile(r"[ \t]*+\r\n[ \t]++")
 _LIST_PIECE = re.compile(rf"[^,\"<>]++|{QUOTED}|<[^<>]*+>|(,)", re.DOTALL)
@@ -39,7 +41,7 @@ def unfold(text: str) -> str:
 
 def quote(text: str) -> str:
     """Return ``text`` as a quoted-string."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + _TO_ESCAPE.sub(r"\\\g<0>", text) + '"'
 
 
 def unquote(text: str) -> str:
@@ -140,8 +142,11 @@ def host_port(host: str, port: int | None) -> str:
 
 
 def check_value(value: str, where: str) -> str:
-    """Refuse what would end a header line: the guard against header injection."""
-    if "\r" in value or "\n" in value or "\0" in value:
+    """Refuse what would end a header line: the guard against header injection.
+
+    NUL may stand only behind a backslash, as the quoted-pair of RFC 3261 section 25.1 allows.
+    """
+    if "\r" in value or "\n" in value or ("\0" in value and _BARE_NUL.search(value)):
         raise SipParseError("CR, LF or NUL in a value", where=where, clause="RFC 3261 section 7.3.1")
     return value
 

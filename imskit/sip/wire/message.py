@@ -396,7 +396,7 @@ def response_to(request: Request, status: int, reason: str | None = None, *, to_
     headers.copy_from(request.headers, "From")
     value = request.headers.get("To")
     if to_tag and status != 100 and value is not None and not _has_tag(value):
-        headers.add_parsed("To", f"{value};tag={to_tag}")
+        headers.add("To", f"{value};tag={to_tag}")
     else:
         headers.copy_from(request.headers, "To")
     headers.copy_from(request.headers, "Call-ID")
@@ -458,6 +458,8 @@ def parse_head(head: bytes) -> Request | Response:
     lines = text.split("\r\n")
     if text.count("\r") != len(lines) - 1 or text.count("\n") != len(lines) - 1:
         raise SipParseError("CR or LF alone in the header", where="header", clause="RFC 3261 section 7")
+    if "\0" in text:
+        check_value(text.replace("\r\n", " "), "header")
     first = lines.pop(0)
     request_line = _REQUEST_LINE.fullmatch(first)
     if request_line is not None:

@@ -15,6 +15,7 @@ from imskit.sip.wire.message import Message, Request, Response, parse_message, r
 from imskit.sip.wire.uri import SipUri
 
 _MANDATORY = ("Via", "From", "To", "Call-ID", "CSeq")
+_COPIED = frozenset(field_key(name) for name in _MANDATORY)
 _SINGLE = (
     "From",
     "To",
@@ -101,24 +102,25 @@ def refusal(data: bytes, error: SipParseError) -> Response | None:
 
 
 def _salvage(data: bytes) -> Request | None:
-    """Keep what can be read of a request: the lines that are header fields, the first of each single one."""
+    """Keep of a request what an answer copies: every Via, the first of each other one."""
     head = data.lstrip(b"\r\n").partition(b"\r\n\r\n")[0][:65_536]
     first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
     method, _, rest = first.partition(" ")
     if not is_token(method) or "/" in method or "SIP/" not in rest.upper():
         return None
     kept: list[str] = []
+    keep = False
     for line in lines:
-        if "\r" in line or "\n" in line:
-            continue
-        try:
-            Headers.parse([*kept[-1:], line])
-        except SipParseError:
-            continue
-        kept.append(line)
+        if not line.startswith((" ", "\t")):
+            name, colon, _ = line.partition(":")
+            keep = bool(colon) and field_key(name.rstrip(" \t")) in _COPIED
+        if keep and "\r" not in line and "\n" not in line and "\0" not in line:
+            kept.append(line)
     try:
         parsed = Headers.parse(kept)
     except SipParseError:
+        return None
+    if "Via" not in parsed:
         return None
     headers = Headers()
     headers.copy_from(parsed, "Via")
@@ -126,7 +128,7 @@ def _salvage(data: bytes) -> Request | None:
         value = parsed.get(name)
         if not value:
             return None
-        headers.add_parsed(name, value)
+        headers.add(name, value)
     return Request(method, "sip:invalid.invalid", headers)
 
 
