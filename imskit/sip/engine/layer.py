@@ -15,6 +15,7 @@ when there is no connection (section 18.1.1), and runs all timers.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import logging
 from collections import deque
@@ -45,7 +46,6 @@ from imskit.sip.engine.events import (
     TransportFailed,
 )
 from imskit.sip.engine.machines import Input, State
-from imskit.sip.engine.refusal import check_request, check_response, refuse, salvage
 from imskit.sip.engine.timers import RFC3261, TimerProfile
 from imskit.sip.engine.transaction import ClientTransaction, ServerTransaction, cancel_of, response_route
 from imskit.sip.wire.errors import SipParseError
@@ -53,6 +53,7 @@ from imskit.sip.wire.flow import Address, Flow, Target, Transport
 from imskit.sip.wire.grammar import NO_PARAMETERS, Parameters
 from imskit.sip.wire.headers import Via
 from imskit.sip.wire.message import Message, Request, Response, parse_message, response_to
+from imskit.sip.wire.validate import refusal, validate
 
 __all__ = [
     "AckReceived",
@@ -190,30 +191,33 @@ class TransactionLayer:
     # ---- from the network ------------------------------------------------------------------------------------
 
     def _receive(self, message: Message | bytes, flow: Flow, now: float) -> None:
-        if isinstance(message, bytes):
-            data = message
-            try:
-                message = parse_message(data)
-            except SipParseError as error:
-                _log.info("unreadable message over %s: %s", flow, error)
-                if (request := salvage(data)) is not None:
-                    self._refuse(request, flow, error.status, error.reason)
-                return
+        parsed: Message | None = None if isinstance(message, bytes) else message
+        try:
+            if isinstance(message, bytes):
+                parsed = message = parse_message(message)
+            validate(message)
+            _ = message.headers.elements("Via")
+        except SipParseError as error:
+            _log.info("bad message over %s: %s", flow, error)
+            self._refuse_malformed(message, parsed, error, flow)
+            return
         if isinstance(message, Request):
-            try:
-                check_request(message)
-            except SipParseError as error:
-                _log.info("bad %s over %s: %s", message.method, flow, error)
-                self._refuse(message, flow, error.status, error.reason)
-                return
             self._receive_request(message, flow, now)
         elif isinstance(message, Response):
-            try:
-                check_response(message)
-            except SipParseError as error:
-                _log.info("bad response over %s dropped: %s", flow, error)
-                return
             self._receive_response(message, flow, now)
+
+    def _refuse_malformed(
+        self, message: Message | bytes, parsed: Message | None, error: SipParseError, flow: Flow
+    ) -> None:
+        data = message if isinstance(message, bytes) else message.encode()
+        response = refusal(data, error)
+        if response is None:
+            return
+        destination: Flow | Target = flow
+        if isinstance(parsed, Request):
+            with contextlib.suppress(SipParseError):
+                destination, _ = response_route(parsed, flow)
+        self._outputs.append(Transmit(response, destination))
 
     def _receive_request(self, request: Request, flow: Flow, now: float) -> None:
         _mark_source(request, flow)
@@ -293,15 +297,11 @@ class TransactionLayer:
         self._after_client(client, now)
 
     def _refuse(self, request: Request, flow: Flow, status: int, reason: str | None = None) -> None:
-        response = refuse(request, status, self._refusal_tag + self._tokens(8), reason)
-        if response is None:
-            return
+        """Answer without state; the To tag makes the ACK known."""
+        response = response_to(request, status, reason, to_tag=self._refusal_tag + self._tokens(8))
         if status == 503:
             response.headers.add("Retry-After", self._retry_after)
-        try:
-            destination, fallback = response_route(request, flow)
-        except SipParseError:
-            return
+        destination, fallback = response_route(request, flow)
         self._outputs.append(Transmit(response, destination, None, fallback))
 
     # ---- from the owner --------------------------------------------------------------------------------------
