@@ -95,7 +95,7 @@ class _Detour:
     """A request that its size sent over TCP, and where it goes if there is no connection to be had."""
 
     udp: Flow | Target
-    sent_by: SentBy
+    sent_by: SentBy | None
 
 
 class TransactionLayer:
@@ -159,8 +159,7 @@ class TransactionLayer:
                     client.cancel(headers)
                     self._after_client(client, now)
             case SendStateless(request, destination, sent_by, branch):
-                towards = _by_size(request, destination)
-                self._push_via(request, towards, sent_by or self._name_for(towards, destination), branch)
+                towards = self._address(request, destination, sent_by, branch)
                 self._outputs.append(Transmit(request, towards))
             case TransportFailed(key, reason):
                 self._transport_failed(key, reason, now)
@@ -311,9 +310,7 @@ class TransactionLayer:
             raise ValueError(f"a client transaction has the key {event.key} already")
         if event.request.method in ("ACK", "CANCEL"):
             raise ValueError(f"{event.request.method} makes no client transaction: SendStateless, SendCancel")
-        destination = _by_size(event.request, event.destination)
-        sent_by = event.sent_by or self._name_for(destination, event.destination)
-        self._push_via(event.request, destination, sent_by, event.branch)
+        destination = self._address(event.request, event.destination, event.sent_by, event.branch)
         client = ClientTransaction(
             event.key,
             event.request,
@@ -322,9 +319,7 @@ class TransactionLayer:
             self._outputs.append,
         )
         if destination is not event.destination:
-            self._detours[event.key] = _Detour(
-                event.destination, event.sent_by or self._name_for(event.destination, event.destination)
-            )
+            self._detours[event.key] = _Detour(event.destination, event.sent_by)
         self._start_client(client, now)
 
     def _start_client(self, client: ClientTransaction, now: float) -> None:
@@ -346,8 +341,20 @@ class TransactionLayer:
             self._start_client(cancel, now)
         self._settle(client)
 
-    def _push_via(self, request: Request, destination: Flow | Target, sent_by: SentBy, branch: str | None) -> None:
+    def _address(
+        self, request: Request, wanted: Flow | Target, sent_by: SentBy | None, branch: str | None
+    ) -> Flow | Target:
+        """Put the Via on top and return where the request goes: to a stream if it is too long for a datagram."""
         branch = branch or MAGIC + self._tokens(20)
+        self._push_via(request, wanted, sent_by or self._name_for(wanted, wanted), branch)
+        if wanted.transport != "UDP" or len(request.encode()) <= LARGEST_DATAGRAM:
+            return wanted
+        stream = Target("TCP", wanted.remote if isinstance(wanted, Flow) else wanted.address)
+        request.headers.pop_element("Via")
+        self._push_via(request, stream, sent_by or self._name_for(stream, wanted), branch)
+        return stream
+
+    def _push_via(self, request: Request, destination: Flow | Target, sent_by: SentBy, branch: str) -> None:
         parameters = Parameters.of((*sent_by.parameters, ("branch", branch)))
         request.headers.prepend("Via", Via(destination.transport, sent_by.host, sent_by.port, parameters))
 
@@ -376,7 +383,8 @@ class TransactionLayer:
             if detour is not None and client.state in (State.CALLING, State.TRYING):
                 _log.info("no stream for %s (%s): back to UDP", key, reason)
                 client.request.headers.pop_element("Via")
-                self._push_via(client.request, detour.udp, detour.sent_by, client.branch)
+                sent_by = detour.sent_by or self._name_for(detour.udp, detour.udp)
+                self._push_via(client.request, detour.udp, sent_by, client.branch)
                 client.resend_over(detour.udp, now)
             else:
                 client.fail(Input.TRANSPORT_ERROR, reason, now)
@@ -430,14 +438,6 @@ class TransactionLayer:
             if self._merges.get(merge) is transaction:
                 del self._merges[merge]
         transaction.end()
-
-
-def _by_size(request: Request, destination: Flow | Target) -> Flow | Target:
-    """Turn UDP into TCP for a request that a datagram should not carry; the Via still comes on top of it."""
-    if destination.transport != "UDP" or len(request.encode()) + 100 <= LARGEST_DATAGRAM:
-        return destination
-    address = destination.remote if isinstance(destination, Flow) else destination.address
-    return Target("TCP", address)
 
 
 def _mark_source(request: Request, flow: Flow) -> None:

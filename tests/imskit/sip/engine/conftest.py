@@ -54,7 +54,7 @@ def summary(message: Message) -> str:
     if isinstance(message, Request):
         return message.method
     assert isinstance(message, Response)
-    return f"{message.status} {message.cseq.method}"
+    return f"{message.status} {(message.headers.get('CSeq') or '').rpartition(' ')[2]}"
 
 
 class Playbook:
