@@ -135,7 +135,7 @@ def received(
     return request
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sip() -> Any:
     """The helpers of this file, as attributes."""
 
