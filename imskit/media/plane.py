@@ -263,8 +263,8 @@ class MediaPlane(Protocol):
     def tap(self, leg: LegId, tap: Tap | None) -> None:
         """Give RTP that is not relayed to ``tap``."""
 
-    def inject(self, leg: LegId, rtp: bytes) -> None:
-        """Send an RTP packet (the leg's SSRC is put in) out of the leg."""
+    def inject(self, leg: LegId, rtp: bytes, *, keep_alive: bool = False) -> None:
+        """Send an RTP packet (the leg's SSRC is put in) out of the leg; a keep-alive also during a hold."""
 
     def send_rtcp(self, leg: LegId, rtcp: bytes) -> None:
         """Send an RTCP compound packet out of the leg."""

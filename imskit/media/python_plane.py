@@ -241,12 +241,12 @@ class PythonPlane:
         """Give RTP that is not relayed to ``tap``."""
         self._legs[leg].tap = tap
 
-    def inject(self, leg: LegId, rtp: bytes) -> None:
+    def inject(self, leg: LegId, rtp: bytes, *, keep_alive: bool = False) -> None:
         """Send an RTP packet out of the leg."""
         entry = self._legs[leg]
         if len(rtp) < 12 or rtp[0] & 0xDF != 0x80:
             raise ValueError("inject takes an RTP packet with the plain 12-octet header")
-        if not entry.send_direction:
+        if not (entry.send_direction or keep_alive):
             entry.dropped["direction"] += 1
             return
         first, second, sequence, timestamp, _ = _HEADER.unpack_from(rtp)

@@ -1,0 +1,432 @@
+"""ICE by aioice and DTLS by aiortc, fed from the media plane: the one module that knows their insides.
+
+aioice would make its own sockets, and aiortc would read from them; the plane is the only reader here.  So a
+connection gets candidates and a transport of ours, and DTLS gets a queue.  ``tests/imskit/media/test_transports.py``
+pins every private name used.
+
+Departures from aioice
+    * A check is repeated at once when the peer's own check arrives on the same pair (RFC 8445 7.3.1.4): aioice would
+      wait for its 0.5 s timer, which is lost whenever the first check came before the TURN permission existed.
+    * ``wait_for_peer``: no check before one of the peer's has arrived.  For a candidate that only our own TURN server
+      reaches nothing else can get through, and a call may ring for a minute before the browser begins.
+    * Consent (RFC 7675) is lost 30 s after the last answer, and the loss is reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aioice
+from aioice import ice, stun
+from aioice.candidate import candidate_priority
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport, State
+
+from imskit.media.plane import Address, SrtpKeys, SrtpProfile
+from imskit.sdp.attributes import Candidate, Fingerprint
+from imskit.secrets import Secret
+
+_log = logging.getLogger(__name__)
+
+CONSENT_SECONDS = 30.0
+"""Without an answer for this long nothing more may be sent (RFC 7675 5.1)."""
+
+_CONSENT_INTERVAL = 5.0
+_RESEND_AFTER = 0.02
+"""A check is not repeated sooner than this after it was sent."""
+_EARLY_PACKETS = 16
+_COMPONENT = 1
+
+
+class IceError(Exception):
+    """No pair of candidates works, or consent was lost; the text says which."""
+
+
+class _Transport(asyncio.DatagramTransport):
+    """What a ``StunProtocol`` sends with."""
+
+    def __init__(self, send: Callable[[bytes, Address], None]) -> None:
+        super().__init__()
+        self._send = send
+        self.protocol: asyncio.DatagramProtocol | None = None
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        self._send(bytes(data), (addr[0], addr[1]))
+
+    def close(self) -> None:
+        if self.protocol is not None:
+            self.protocol.connection_lost(None)
+            self.protocol = None
+
+    def is_closing(self) -> bool:
+        return self.protocol is None
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+
+class _StunProtocol(ice.StunProtocol):
+    """Remembers the check under way to each address, so that it can be repeated."""
+
+    def __init__(self, receiver: aioice.Connection) -> None:
+        super().__init__(receiver)
+        self._checks: dict[Address, tuple[stun.Message, float]] = {}
+
+    async def request(
+        self,
+        request: stun.Message,
+        addr: Address,
+        integrity_key: bytes | None = None,
+        retransmissions: int | None = None,
+    ) -> tuple[stun.Message, Address]:
+        self._checks[addr] = (request, asyncio.get_running_loop().time())
+        try:
+            return await super().request(request, addr, integrity_key, retransmissions)
+        finally:
+            if addr in self._checks and self._checks[addr][0] is request:
+                del self._checks[addr]
+
+    def repeat(self, addr: Address) -> None:
+        """Send the check that waits for an answer from ``addr`` once more."""
+        request, sent = self._checks.get(addr, (None, 0.0))
+        now = asyncio.get_running_loop().time()
+        if request is not None and now - sent >= _RESEND_AFTER:
+            self._checks[addr] = (request, now)
+            self.send_stun(request, addr)
+
+
+class _Connection(aioice.Connection):
+    def __init__(self, *, wait_for_peer: bool, selected: Callable[[Address], None], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._wait_for_peer = wait_for_peer
+        self._selected = selected
+        self._selected_address: Address | None = None
+        self.validated: set[Address] = set()
+        """Addresses from which an authenticated check or answer has come."""
+        self.consent_lost = asyncio.Event()
+
+    def use(self, protocol: _StunProtocol, candidates: Sequence[aioice.Candidate]) -> None:
+        """Take candidates of ours in place of gathering."""
+        protocol.local_candidate = candidates[0]
+        self._protocols.append(protocol)
+        self._local_candidates = list(candidates)
+        self._local_candidates_start = self._local_candidates_end = True
+
+    async def connect(self) -> None:
+        if not self._wait_for_peer:
+            await super().connect()
+            return
+        for candidate in self._remote_candidates:
+            self._pair_remote_candidate(candidate)
+        self.sort_check_list()
+        for early in self._early_checks:
+            self.check_incoming(*early)
+        self._early_checks.clear()
+        self._early_checks_done = True
+        if await self._check_list_state.get() != ice.ICE_COMPLETED:
+            raise ConnectionError("ICE negotiation failed")
+        for pair in self._check_list:
+            if pair.task:
+                pair.task.cancel()
+        self._query_consent_task = asyncio.create_task(self.query_consent())  # noqa: TID251 (aioice cancels it)
+
+    def _check_list_maybe_fail(self) -> None:
+        # Pairs that the peer has not yet checked have not failed; the leg has a deadline of its own.
+        if not self._wait_for_peer:
+            super()._check_list_maybe_fail()
+
+    def check_incoming(self, message: stun.Message, addr: Address, protocol: ice.StunProtocol) -> None:
+        super().check_incoming(message, addr, protocol)
+        assert isinstance(protocol, _StunProtocol)
+        protocol.repeat(addr)
+
+    def request_received(self, message: stun.Message, addr: Address, protocol: ice.StunProtocol) -> None:
+        if self._authentic(message):
+            self.validated.add(addr)
+        super().request_received(message, addr, protocol)
+
+    def _authentic(self, message: stun.Message) -> bool:
+        return (
+            "USERNAME" in message.attributes
+            and self._valid_username(message.attributes["USERNAME"])
+            and message.check_message_integrity(self.local_password.encode())
+        )
+
+    def check_complete(self, pair: ice.CandidatePair) -> None:
+        super().check_complete(pair)
+        nominated = self._nominated.get(_COMPONENT)
+        if nominated is not None and nominated.remote_addr != self._selected_address:
+            self._selected_address = nominated.remote_addr
+            self.validated.add(nominated.remote_addr)
+            self._selected(nominated.remote_addr)
+
+    async def query_consent(self) -> None:
+        loop = asyncio.get_running_loop()
+        assert self.remote_password is not None
+        answered = loop.time()
+        while loop.time() - answered < CONSENT_SECONDS:
+            await asyncio.sleep(_CONSENT_INTERVAL * random.uniform(0.8, 1.2))  # RFC 7675 5.1
+            pair = self._nominated[_COMPONENT]
+            try:
+                await pair.protocol.request(
+                    self.build_request(pair, nominate=False),
+                    pair.remote_addr,
+                    integrity_key=self.remote_password.encode(),
+                    retransmissions=0,
+                )
+                answered = loop.time()
+            except stun.TransactionError:
+                continue
+        self.consent_lost.set()
+
+
+class IceAgent:
+    """One component (RTP and RTCP multiplexed) of ICE over a path of the plane."""
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        send: Callable[[bytes, Address], None],
+        *,
+        ufrag: str,
+        password: Secret[str],
+        controlling: bool,
+        wait_for_peer: bool,
+        selected: Callable[[Address], None],
+    ) -> None:
+        """``addresses`` are our host candidates; ``selected`` is told the peer's address of the pair in use."""
+        self.ufrag = ufrag
+        self.password = password
+        self._connection = _Connection(
+            ice_controlling=controlling,
+            local_username=ufrag,
+            local_password=password.reveal(),
+            wait_for_peer=wait_for_peer,
+            selected=selected,
+        )
+        transport = _Transport(send)
+        self._protocol = _StunProtocol(self._connection)
+        self._protocol.connection_made(transport)
+        transport.protocol = self._protocol
+        self._local = [_host_candidate(address, preference) for preference, address in enumerate(addresses)]
+        self._connection.use(self._protocol, self._local)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Our candidates as they are signalled."""
+        return tuple(
+            Candidate(c.foundation, c.component, c.transport, c.priority, c.host, c.port, c.type) for c in self._local
+        )
+
+    def datagram_received(self, data: bytes, address: Address) -> None:
+        """Take a STUN message; one that aioice cannot read is dropped."""
+        try:
+            self._protocol.datagram_received(data, address)
+        except Exception as error:
+            # aioice trusts authenticated peers to send well-formed attributes, and unpacks before it authenticates.
+            _log.debug("STUN message of %d octets dropped: %s", len(data), error)
+
+    def is_for(self, data: bytes) -> bool:
+        """Return whether a Binding request names our user name fragment (of two agents during a restart)."""
+        try:
+            message = stun.parse_message(data)
+        except Exception:
+            return False
+        username = message.attributes.get("USERNAME")
+        if username is None:
+            return message.transaction_id in self._protocol.transactions
+        return str(username).partition(":")[0] == self.ufrag
+
+    def validated(self, address: Address) -> bool:
+        """Return whether the peer has proved by STUN that it is at ``address``."""
+        return address in self._connection.validated
+
+    async def set_remote(self, ufrag: str, password: str, *, lite: bool) -> None:
+        """Set the peer's credentials."""
+        self._connection.remote_username = ufrag
+        self._connection.remote_password = password
+        self._connection.remote_is_lite = lite
+
+    async def add_candidate(self, candidate: Candidate | None) -> None:
+        """Add a candidate of the peer, ``None`` for the end of them; what cannot be used here is ignored.
+
+        Ignored are TCP, components beside the first, and names: mDNS names (``.local``) cannot be resolved from the
+        agent, and other names are not to be (RFC 8839 5.1).
+        """
+        if self._connection._remote_candidates_end:
+            return
+        if candidate is None:
+            await self._connection.add_remote_candidate(None)
+            return
+        try:
+            host = str(ipaddress.ip_address(candidate.address))
+        except ValueError:
+            _log.debug("candidate %s with a name is ignored", candidate.foundation)
+            return
+        if candidate.transport.lower() != "udp" or candidate.component != _COMPONENT or not candidate.port:
+            return
+        await self._connection.add_remote_candidate(
+            aioice.Candidate(
+                candidate.foundation, _COMPONENT, "udp", candidate.priority, host, candidate.port, candidate.type
+            )
+        )
+
+    async def connect(self) -> None:
+        """Return when a pair is selected; ``IceError`` when none works."""
+        try:
+            await self._connection.connect()
+        except ConnectionError as error:
+            raise IceError(str(error)) from None
+
+    async def consent_lost(self) -> None:
+        """Return when the peer has not answered for 30 s."""
+        await self._connection.consent_lost.wait()
+
+    async def close(self) -> None:
+        """Stop checks."""
+        await self._connection.close()
+
+
+def _host_candidate(address: Address, preference: int) -> aioice.Candidate:
+    local_preference = 65535 - preference
+    return aioice.Candidate(
+        foundation=str(preference + 1),
+        component=_COMPONENT,
+        transport="udp",
+        priority=candidate_priority(_COMPONENT, "host", local_preference),
+        host=address[0],
+        port=address[1],
+        type="host",
+    )
+
+
+class DtlsError(Exception):
+    """The handshake failed or the peer is not the one whose fingerprint was signalled; the text says which."""
+
+
+class Certificate:
+    """A self-signed certificate for DTLS (RFC 8827 6.5: ECDSA on P-256), made anew for each agent run."""
+
+    def __init__(self) -> None:
+        self.inner = RTCCertificate.generateCertificate()
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Its SHA-256 fingerprint."""
+        value = next(print_ for print_ in self.inner.getFingerprints() if print_.algorithm == "sha-256").value
+        return Fingerprint("sha-256", value)
+
+
+_PROFILES = {
+    b"SRTP_AES128_CM_SHA1_80": SrtpProfile.AES128_CM_SHA1_80,
+    b"SRTP_AEAD_AES_128_GCM": SrtpProfile.AEAD_AES_128_GCM,
+    b"SRTP_AEAD_AES_256_GCM": SrtpProfile.AEAD_AES_256_GCM,
+}
+
+
+class _DtlsPath:
+    """What ``RTCDtlsTransport`` takes for its ICE transport: packets kept from the first one on."""
+
+    role = "controlled"
+
+    def __init__(self, send: Callable[[bytes, Address], None]) -> None:
+        self._send_to = send
+        self._packets: deque[tuple[bytes, Address]] = deque(maxlen=_EARLY_PACKETS)
+        self._arrived = asyncio.Event()
+        self._closed = False
+        self.peer: Address | None = None
+        """Where the peer's last packet came from, before that the selected pair: answers go there."""
+
+    def deliver(self, data: bytes, address: Address) -> None:
+        self._packets.append((data, address))
+        self._arrived.set()
+
+    def close(self) -> None:
+        self._closed = True
+        self._arrived.set()
+
+    async def _recv(self) -> bytes:
+        while not self._packets:
+            if self._closed:
+                raise ConnectionError
+            self._arrived.clear()
+            await self._arrived.wait()
+        data, self.peer = self._packets.popleft()
+        return data
+
+    async def _send(self, data: bytes) -> None:
+        if self.peer is not None:
+            self._send_to(data, self.peer)
+
+
+class _DtlsTransport(RTCDtlsTransport):
+    """Gives the keys away in place of making SRTP sessions, and remembers why it failed."""
+
+    def __init__(self, path: _DtlsPath, certificate: Certificate) -> None:
+        super().__init__(path, [certificate.inner])  # type: ignore[arg-type]
+        self.keys: SrtpKeys | None = None
+        self.failure = "the DTLS handshake failed"
+
+    def _validate_peer_identity(self, remoteParameters: RTCDtlsParameters) -> None:
+        super()._validate_peer_identity(remoteParameters)
+        if self._state == State.FAILED:
+            self.failure = "the peer's certificate is not the one whose fingerprint was signalled (RFC 5763 5)"
+
+    def _setup_srtp(self) -> None:
+        assert self._ssl is not None
+        profile = _PROFILES.get(self._ssl.get_selected_srtp_profile())
+        if profile is None:
+            self.failure = "no SRTP protection profile in common (RFC 5764 4.1.2)"
+            self._set_state(State.FAILED)
+            return
+        key, salt = profile.key_length, profile.salt_length
+        exported = self._ssl.export_keying_material(b"EXTRACTOR-dtls_srtp", 2 * (key + salt))
+        # RFC 5764 4.2: client key, server key, client salt, server salt.
+        client = Secret(exported[:key] + exported[2 * key : 2 * key + salt])
+        server = Secret(exported[key : 2 * key] + exported[2 * key + salt :])
+        ours, theirs = (server, client) if self._role == "server" else (client, server)
+        self.keys = SrtpKeys(profile, send=ours, receive=theirs)
+
+
+class DtlsAssociation:
+    """One DTLS association; early packets are kept until ``handshake`` is called."""
+
+    def __init__(self, certificate: Certificate, send: Callable[[bytes, Address], None]) -> None:
+        self._path = _DtlsPath(send)
+        self._transport = _DtlsTransport(self._path, certificate)
+
+    def datagram_received(self, data: bytes, address: Address) -> None:
+        """Take a DTLS packet; the owner has checked that ICE validated ``address``."""
+        self._path.deliver(data, address)
+
+    def selected(self, address: Address) -> None:
+        """Name the address of the selected pair, for the first flight of a client."""
+        if self._path.peer is None:
+            self._path.peer = address
+
+    async def handshake(self, fingerprints: Sequence[Fingerprint], *, client: bool) -> SrtpKeys:
+        """Do the handshake and return the SRTP keys; ``DtlsError`` when it fails or nobody vouches for the peer."""
+        if not fingerprints:
+            raise DtlsError("no fingerprint was signalled (RFC 5763 5)")
+        self._transport._set_role("client" if client else "server")
+        parameters = RTCDtlsParameters([RTCDtlsFingerprint(f.algorithm, f.value) for f in fingerprints])
+        await self._transport.start(parameters)
+        if self._transport.keys is None or self._transport.state != "connected":
+            raise DtlsError(self._transport.failure)
+        return self._transport.keys
+
+    async def closed(self) -> None:
+        """Return when the peer has closed the association."""
+        task = self._transport._task
+        if task is not None:
+            await asyncio.wait([task])
+
+    async def close(self) -> None:
+        """Send close_notify and end."""
+        await self._transport.stop()
+        self._path.close()
