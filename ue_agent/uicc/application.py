@@ -135,17 +135,18 @@ class UiccSession:
     def _applications(self) -> dict[Source, bytes]:
         """AIDs by EF_DIR; of a card without it, the applications that answer to their partial AID."""
         if self._aids is None:
-            aids = self._directory()
-            self._aids = {}
+            listed = self._directory()
+            aids: dict[Source, bytes] = {}
             prefixes: dict[Source, bytes] = {"ISIM": files.ISIM_AID, "USIM": files.USIM_AID}
             for source, prefix in prefixes.items():
-                if aids is None:
+                if listed is None:
                     if self._channel.send(select_aid(prefix)).ok:
-                        self._aids[source] = prefix
-                elif (aid := next((a for a in aids if a.startswith(prefix)), None)) is not None:
-                    self._aids[source] = aid
-            if not self._aids:
+                        aids[source] = prefix
+                elif (aid := next((a for a in listed if a.startswith(prefix)), None)) is not None:
+                    aids[source] = aid
+            if not aids:
                 raise WrongCardError("the card in the reader is no SIM card: it has neither an ISIM nor a USIM")
+            self._aids = aids
             _log.info("card has %s", " and ".join(self._aids))
         return self._aids
 

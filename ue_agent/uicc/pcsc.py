@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,7 +66,7 @@ class PcscBackend:
             scard.SCardReleaseContext(context)
             raise
         _log.info("connected to the card in reader %s", reader)
-        return _PcscTransport(context, card, protocol)
+        return _PcscTransport(context, reader, card, protocol)
 
     def watch(self, report: Callable[[CardEvent | None], None]) -> None:
         """See ``CardBackend``.  A daemon or reader that comes later is found within a second."""
@@ -158,17 +159,19 @@ class _Seen:
 class _PcscTransport:
     """See ``CardTransport``."""
 
-    def __init__(self, context: int, card: int, protocol: int) -> None:
+    def __init__(self, context: int, reader: str, card: int, protocol: int) -> None:
         self._context = context
+        self._reader = reader
         self._card = card
         self._set_protocol(protocol)
 
     def transmit(self, apdu: bytes) -> tuple[bytes, int]:
         result, answer = scard.SCardTransmit(self._card, self._pci, list(apdu))
-        _check(result, "the card does not answer")
         octets = bytes(answer)
-        if len(octets) < 2:
-            raise CardUnresponsiveError("the card answered without a status word")
+        if result == scard.SCARD_E_NOT_TRANSACTED or (result == scard.SCARD_S_SUCCESS and len(octets) < 2):
+            self._check_presence()
+            raise CardUnresponsiveError("the card fell silent during a command")
+        _check(result, "the card does not answer")
         return octets[:-2], int.from_bytes(octets[-2:])
 
     @contextlib.contextmanager
@@ -189,6 +192,14 @@ class _PcscTransport:
     def close(self) -> None:
         scard.SCardDisconnect(self._card, scard.SCARD_LEAVE_CARD)
         scard.SCardReleaseContext(self._context)
+
+    def _check_presence(self) -> None:
+        """Raise ``CardRemovedError`` if the card is gone, which the daemon may notice later than the broken command."""
+        state, end = scard.SCARD_STATE_UNAWARE, time.monotonic() + _WAIT_MS / 1000
+        while (left := int((end - time.monotonic()) * 1000)) > 0:
+            state = _states(self._context, [(self._reader, state)], left).get(self._reader, 0)
+            if not state & scard.SCARD_STATE_PRESENT:
+                _check(scard.SCARD_W_REMOVED_CARD, "")
 
     def _reconnect(self, disposition: int) -> None:
         result, protocol = scard.SCardReconnect(self._card, scard.SCARD_SHARE_SHARED, _protocols(), disposition)

@@ -1,0 +1,197 @@
+"""Through the real PC/SC: pcscd, its virtual reader vpcd, pyscard.  Each test has a daemon of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from imskit.aka.vector import AuthenticationVector, MacFailure, Success, SyncFailure
+from imskit.secrets import Secret
+from simulators.card.pcscd import PrivatePcscd, missing, use_in_this_process
+from simulators.card.server import CardPulled, VirtualCard
+from simulators.card.uicc import Uicc
+from ue_agent.uicc.card import CardSpec, UiccCard
+from ue_agent.uicc.errors import (
+    CardRemovedError,
+    NoCardError,
+    NoDaemonError,
+    NoReaderError,
+    PinBlockedError,
+    WrongCardError,
+)
+from ue_agent.uicc.transport import CardInserted, CardRemoved
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=f"NO SMART-CARD TESTS: {missing()}")
+
+type MakeCard = Callable[..., Uicc]
+type MakeVector = Callable[[], AuthenticationVector]
+FIRST, SECOND = "UICC 00 00", "UICC 00 01"
+
+
+@pytest.fixture
+def pcscd() -> Iterator[PrivatePcscd]:
+    with PrivatePcscd() as daemon:
+        use_in_this_process(daemon)
+        yield daemon
+
+
+@pytest.fixture
+async def card(pcscd: PrivatePcscd) -> AsyncIterator[UiccCard]:
+    """The agent's card, opened while the readers are empty."""
+    async with await UiccCard.open(CardSpec(pin=Secret("1234"))) as opened:
+        assert not opened.present
+        yield opened
+
+
+async def test_identities_and_aka(
+    pcscd: PrivatePcscd, card: UiccCard, make_card: MakeCard, make_vector: MakeVector
+) -> None:
+    """S7-UICC: ISIM, PIN, AUTHENTICATE with success, AUTS and 9862 through a real reader stack."""
+    async with VirtualCard(make_card(pin=Secret("1234")), pcscd.ports[0]):
+        await card.wait_inserted()
+        found = await card.identities()
+        assert (found.source, found.imsi, found.pcscf) == (
+            "ISIM",
+            "001010000000001",
+            ("10.45.0.1", "pcscf.ims.example"),
+        )
+        vector = make_vector()
+        result = await card.authenticate(vector.rand, vector.autn)
+        assert isinstance(result, Success)
+        assert (result.res, result.ck, result.ik) == (vector.xres, vector.ck, vector.ik)
+        assert isinstance(await card.authenticate(vector.rand, vector.autn), SyncFailure)
+        assert await card.authenticate(vector.rand, bytes(16)) == MacFailure()
+
+
+async def test_no_card_then_one_then_none(pcscd: PrivatePcscd, card: UiccCard, make_card: MakeCard) -> None:
+    events = card.events()
+    with pytest.raises(NoCardError, match="no card in reader UICC 00 00, UICC 00 01"):
+        await card.identities()
+    virtual = VirtualCard(make_card(), pcscd.ports[0])
+    for _ in range(2):
+        await virtual.insert()
+        assert await anext(events) == CardInserted(FIRST)
+        assert (await card.identities()).source == "ISIM"
+        await virtual.remove()
+        assert await anext(events) == CardRemoved(FIRST)
+        with pytest.raises(NoCardError):
+            await card.identities()
+
+
+async def test_present_at_start_and_by_reader(pcscd: PrivatePcscd, make_card: MakeCard) -> None:
+    one, two = make_card(), make_card(imsi="001010000000009", isim=None)
+    async with (
+        VirtualCard(one, pcscd.ports[0]),
+        VirtualCard(two, pcscd.ports[1]),
+        await UiccCard.open(CardSpec(reader=FIRST)) as first,
+        await UiccCard.open(CardSpec(reader="00 01")) as second,
+        await UiccCard.open(CardSpec(reader=1)) as by_position,
+    ):
+        for card, imsi in ((first, "001010000000001"), (second, "001010000000009"), (by_position, "001010000000009")):
+            await card.wait_inserted()
+            assert (await card.identities()).imsi == imsi
+    async with (
+        await UiccCard.open(CardSpec(reader="Nowhere")) as nowhere,
+        await UiccCard.open(CardSpec(reader=7)) as far,
+    ):
+        with pytest.raises(NoReaderError, match="no card reader 'Nowhere'; there is: UICC 00 00, UICC 00 01"):
+            await nowhere.identities()
+        with pytest.raises(NoReaderError, match="no card reader 7"):
+            await far.identities()
+
+
+async def test_pulled_during_authenticate(
+    pcscd: PrivatePcscd, card: UiccCard, make_card: MakeCard, make_vector: MakeVector
+) -> None:
+    sim = make_card()
+
+    class Pulled:
+        atr = sim.atr
+
+        def reset(self) -> None:
+            sim.reset()
+
+        def transmit(self, apdu: bytes) -> bytes:
+            if apdu[1] == 0x88:
+                raise CardPulled
+            return sim.transmit(apdu)
+
+    events = card.events()
+    async with VirtualCard(Pulled(), pcscd.ports[0]):
+        await card.wait_inserted()
+        await card.identities()
+        vector = make_vector()
+        with pytest.raises(CardRemovedError):
+            await card.authenticate(vector.rand, vector.autn)
+        assert [await anext(events), await anext(events)] == [CardInserted(FIRST), CardRemoved(FIRST)]
+    async with VirtualCard(sim, pcscd.ports[0]):
+        assert await anext(events) == CardInserted(FIRST)
+        assert isinstance(await card.authenticate(vector.rand, vector.autn), Success)
+
+
+async def test_swapped_for_another(
+    pcscd: PrivatePcscd, card: UiccCard, make_card: MakeCard, make_vector: MakeVector
+) -> None:
+    async with VirtualCard(make_card(), pcscd.ports[0]):
+        await card.wait_inserted()
+        await card.identities()
+    events = card.events()
+    async with VirtualCard(make_card(iccid="89001010000000000028"), pcscd.ports[0]):
+        while await anext(events) != CardInserted(FIRST):
+            pass
+        vector = make_vector()
+        with pytest.raises(WrongCardError):
+            await card.authenticate(vector.rand, vector.autn)
+
+
+async def test_blocked_pin(pcscd: PrivatePcscd, card: UiccCard, make_card: MakeCard) -> None:
+    async with VirtualCard(make_card(pin=Secret("1234"), pin_tries=0), pcscd.ports[0]):
+        await card.wait_inserted()
+        with pytest.raises(PinBlockedError):
+            await card.identities()
+
+
+async def test_two_programs_share_a_card(
+    pcscd: PrivatePcscd, card: UiccCard, make_card: MakeCard, make_vector: MakeVector
+) -> None:
+    """Transactions keep them apart; the reset with which one gives back a verified PIN does not disturb the other."""
+    async with VirtualCard(make_card(pin=Secret("1234")), pcscd.ports[0]):
+        await card.wait_inserted()
+        before = await card.identities()
+        async with await UiccCard.open(CardSpec(pin=Secret("1234"))) as other:
+            found = await asyncio.gather(*(c.identities() for c in (card, other) * 5))
+            assert found == [before] * 10
+            vector = make_vector()
+            assert isinstance(await other.authenticate(vector.rand, vector.autn), Success)
+        vector = make_vector()
+        assert isinstance(await card.authenticate(vector.rand, vector.autn), Success)
+
+
+async def test_the_daemon_ends_and_another_comes(
+    pcscd: PrivatePcscd, card: UiccCard, make_card: MakeCard, make_vector: MakeVector
+) -> None:
+    events = card.events()
+    sim = make_card()
+    async with VirtualCard(sim, pcscd.ports[0]):
+        await card.wait_inserted()
+        await card.identities()
+        pcscd.stop()
+        assert [await anext(events), await anext(events)] == [CardInserted(FIRST), CardRemoved(FIRST)]
+        with pytest.raises(NoDaemonError, match="pcscd"):
+            await card.authenticate(bytes(16), bytes(16))
+    with PrivatePcscd() as fresh:
+        use_in_this_process(fresh)
+        async with VirtualCard(sim, fresh.ports[0]):
+            assert await anext(events) == CardInserted(FIRST)
+            vector = make_vector()
+            assert isinstance(await card.authenticate(vector.rand, vector.autn), Success)
+
+
+async def test_no_daemon_at_all(pcscd: PrivatePcscd) -> None:
+    pcscd.stop()
+    async with await UiccCard.open(CardSpec()) as card:
+        assert not card.present
+        with pytest.raises(NoDaemonError, match="is it installed and started"):
+            await card.identities()
