@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from imskit.media.events import LegEvent, OnLegEvent, Step
 from imskit.media.plane import Address, MediaPlane, Notice, SocketId, Source
 from imskit.media.rtcp_session import DEFAULT_RECEIVER_BANDWIDTH, DEFAULT_SENDER_BANDWIDTH, RtcpSession
-from imskit.rtp.packet import RtpPacket, keep_alive_payload_type
+from imskit.rtp.packet import keep_alive_payload_type
 
 _log = logging.getLogger(__name__)
 
@@ -211,13 +211,8 @@ class ImsLeg:
             return
         if sending.at is None or now - sending.at >= KEEP_ALIVE_SECONDS:
             elapsed = 0 if sending.at is None else round((now - sending.at) * self.reports.clock_rate)
-            packet = RtpPacket(
-                self._keep_alive_type,
-                (sending.sequence + 1) & 0xFFFF,
-                (sending.timestamp + elapsed) & 0xFFFFFFFF,
-                self.ssrc,
-            )
-            self._plane.inject(self.id, packet.encode(), keep_alive=True)
+            timestamp = (sending.timestamp + elapsed) & 0xFFFFFFFF
+            self._plane.inject(self.id, self._keep_alive_type, timestamp, b"", keep_alive=True)
 
     def _tell(self, step: Step) -> None:
         _log.info("IMS leg: %s", step.value)

@@ -24,7 +24,7 @@ Legs
     *secured* leg RTP and RTCP are dropped and counted until ``leg_keys``, in both directions; nothing ever leaves it
     in plaintext.  ``leg_remote`` sets where the leg sends, ``leg_direction`` what a hold lets pass (RTCP always does).
     RTP arriving at a leg is relayed when ``route`` knows its payload type, else given to the ``tap``, else dropped and
-    counted.  ``inject`` sends an RTP packet out of a leg, ``send_rtcp`` an RTCP one.
+    counted.  ``inject`` sends RTP out of a leg, numbered after what left before, ``send_rtcp`` an RTCP packet.
 
 Relaying (``route``)
     The leaving packet has the leg's own SSRC, the mapped payload type, no CSRC and no header extension (RFC 8285
@@ -263,8 +263,17 @@ class MediaPlane(Protocol):
     def tap(self, leg: LegId, tap: Tap | None) -> None:
         """Give RTP that is not relayed to ``tap``."""
 
-    def inject(self, leg: LegId, rtp: bytes, *, keep_alive: bool = False) -> None:
-        """Send an RTP packet (the leg's SSRC is put in) out of the leg; a keep-alive also during a hold."""
+    def inject(
+        self,
+        leg: LegId,
+        payload_type: int,
+        timestamp: int,
+        payload: bytes,
+        *,
+        marker: bool = False,
+        keep_alive: bool = False,
+    ) -> None:
+        """Send RTP with the leg's SSRC and next sequence number; a keep-alive leaves also during a hold."""
 
     def send_rtcp(self, leg: LegId, rtcp: bytes) -> None:
         """Send an RTCP compound packet out of the leg."""
@@ -281,14 +290,15 @@ class MediaPlane(Protocol):
         client: Address,
         channel: int,
         *,
-        relay: SocketId,
+        relay: SocketId | None,
         relayed: Address,
         peer: Address,
         expiry: float,
     ) -> None:
         """Relay ChannelData of ``client`` at ``server`` to ``peer`` by ``relay``, and back, until ``expiry``.
 
-        ``relayed`` is the allocation's address as the client knows it.
+        ``relayed`` is the allocation's address as the client knows it.  Without a relay socket only own legs are
+        reached.
         """
 
     def unbind_channel(self, server: SocketId, client: Address, channel: int) -> None:

@@ -118,7 +118,7 @@ class Channel:
     server: SocketEntry
     client: Address
     number: int
-    relay: SocketEntry
+    relay: SocketEntry | None
     relayed: Address
     peer: Address
     expiry: float

@@ -241,20 +241,29 @@ class PythonPlane:
         """Give RTP that is not relayed to ``tap``."""
         self._legs[leg].tap = tap
 
-    def inject(self, leg: LegId, rtp: bytes, *, keep_alive: bool = False) -> None:
-        """Send an RTP packet out of the leg."""
+    def inject(
+        self,
+        leg: LegId,
+        payload_type: int,
+        timestamp: int,
+        payload: bytes,
+        *,
+        marker: bool = False,
+        keep_alive: bool = False,
+    ) -> None:
+        """Send RTP with the leg's SSRC and next sequence number."""
         entry = self._legs[leg]
-        if len(rtp) < 12 or rtp[0] & 0xDF != 0x80:
-            raise ValueError("inject takes an RTP packet with the plain 12-octet header")
         if not (entry.send_direction or keep_alive):
             entry.dropped["direction"] += 1
             return
-        first, second, sequence, timestamp, _ = _HEADER.unpack_from(rtp)
         entry.writer = None
-        length = len(rtp)
+        sending = entry.sending
+        sequence = (sending.sequence + 1) & 0xFFFF
         view = self._built.view
-        view[_HEAD : _HEAD + length] = rtp
-        _HEADER.pack_into(view, _HEAD, first, second, sequence, timestamp, entry.sending.ssrc)
+        second = payload_type | 0x80 if marker else payload_type
+        _HEADER.pack_into(view, _HEAD, 0x80, second, sequence, timestamp, sending.ssrc)
+        length = len(payload) + 12
+        view[_HEAD + 12 : _HEAD + length] = payload
         self._rtp_leaves(entry, self._built, _HEAD, length, sequence, timestamp, _now())
 
     def send_rtcp(self, leg: LegId, rtcp: bytes) -> None:
@@ -486,7 +495,7 @@ class PythonPlane:
         client: Address,
         channel: int,
         *,
-        relay: SocketId,
+        relay: SocketId | None,
         relayed: Address,
         peer: Address,
         expiry: float,
@@ -498,13 +507,15 @@ class PythonPlane:
         client, peer, relayed = _canonical(client), _canonical(peer), _canonical(relayed)
         entry = server_entry.channels.get((client, channel))
         if entry is not None:
-            if entry.peer == peer and entry.relay.id == relay:
+            if entry.peer == peer and (None if entry.relay is None else entry.relay.id) == relay:
                 entry.expiry = expiry
                 return
             self._drop_channel(entry)
-        entry = Channel(server_entry, client, channel, self._sockets[relay], relayed, peer, expiry)
+        relay_entry = None if relay is None else self._sockets[relay]
+        entry = Channel(server_entry, client, channel, relay_entry, relayed, peer, expiry)
         server_entry.channels[(client, channel)] = entry
-        entry.relay.peers[peer] = entry
+        if relay_entry is not None:
+            relay_entry.peers[peer] = entry
         self._own_channels[(relayed, peer)] = entry
 
     def unbind_channel(self, server: SocketId, client: Address, channel: int) -> None:
@@ -516,7 +527,7 @@ class PythonPlane:
 
     def _drop_channel(self, channel: Channel) -> None:
         channel.server.channels.pop((channel.client, channel.number), None)
-        if channel.relay.peers.get(channel.peer) is channel:
+        if channel.relay is not None and channel.relay.peers.get(channel.peer) is channel:
             del channel.relay.peers[channel.peer]
         if self._own_channels.get((channel.relayed, channel.peer)) is channel:
             del self._own_channels[(channel.relayed, channel.peer)]
@@ -567,8 +578,10 @@ class PythonPlane:
             self.dropped["malformed"] += 1
         elif (leg := self._by_address.get(channel.peer)) is not None:
             self._at_leg(leg, _HEAD + 4, size, channel.relayed)
-        else:
+        elif channel.relay is not None:
             self._transmit(channel.relay, view[_HEAD + 4 : _HEAD + 4 + size], channel.peer, self.dropped)
+        else:
+            self.dropped["no-peer"] += 1
 
     def _from_peer(self, channel: Channel, length: int) -> None:
         """Take a datagram of a bound peer at a relay socket."""

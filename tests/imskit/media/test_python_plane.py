@@ -171,7 +171,7 @@ async def test_a_change_of_source_continues_the_leaving_stream(bench: Bench) -> 
     bench.plane.route(a, b, Relay({8: 8}, 8000))
     left.send(rtp(10), a_address)
     first = RtpPacket.parse(await right.receive())
-    bench.plane.inject(b, RtpPacket(8, (first.sequence_number + 1) & 0xFFFF, first.timestamp + 160, 0, b"x").encode())
+    bench.plane.inject(b, 8, first.timestamp + 160 & 0xFFFFFFFF, b"x")
     injected = RtpPacket.parse(await right.receive())
     left.send(rtp(40000, ssrc=0x2222, timestamp=5), a_address)
     third = RtpPacket.parse(await right.receive())
@@ -207,7 +207,7 @@ async def test_secured_leg_drops_both_ways_before_keys(bench: Bench) -> None:
     bench.plane.route(b, a, Relay({8: 8}, 8000))
     browser.send(rtp(1), a_address)
     ims.send(rtp(1), b_address)
-    bench.plane.inject(a, rtp(1))
+    bench.plane.inject(a, 8, 1, b"speech")
     bench.plane.send_rtcp(a, bytes.fromhex("80c90001") + bytes(4))
     await bench.settle()
     assert browser.nothing() and ims.nothing()
@@ -304,10 +304,10 @@ async def test_taking_the_keys_away_locks_the_leg(bench: Bench) -> None:
     browser, ims = bench.peer(), bench.peer()
     a, _, _ = secured_leg(bench, browser)
     bench.plane.leg_keys(a, keys())
-    bench.plane.inject(a, rtp(1))
+    bench.plane.inject(a, 8, 1, b"speech")
     assert len(await browser.receive()) == 28
     bench.plane.leg_keys(a, None)
-    bench.plane.inject(a, rtp(2))
+    bench.plane.inject(a, 8, 2, b"speech")
     assert browser.nothing()
     with pytest.raises(ValueError, match="secured"):
         bench.plane.leg_keys(plain_leg(bench, ims)[0], keys())
@@ -330,7 +330,7 @@ async def test_source_policy_of_a_plain_leg(bench: Bench, source: Source, accept
     assert len(tapped) == accepted
     assert bench.plane.stats(leg).dropped == {"source": 2 - accepted}
     assert (Notice.LATCHED in handler.notices) is accepted
-    bench.plane.inject(leg, rtp(1))
+    bench.plane.inject(leg, 8, 1, b"speech")
     assert await (real if accepted else signalled).receive()
 
 
@@ -356,13 +356,15 @@ async def test_hold_stops_rtp_but_not_rtcp(bench: Bench) -> None:
     report = bytes.fromhex("80c90001") + bytes(4)
     left.send(rtp(1), a_address)
     left.send(report, a_address)
-    bench.plane.inject(a, rtp(1))
+    bench.plane.inject(a, 8, 1, b"speech")
     bench.plane.send_rtcp(a, report)
     await bench.settle()
     assert right.nothing()
     assert await left.receive() == report
     assert handler.rtcp_packets == [report]
     assert bench.plane.stats(a).dropped == {"direction": 2}
+    bench.plane.inject(a, 20, 1, b"", keep_alive=True)
+    assert len(await left.receive()) == 12
     bench.plane.leg_direction(a, send=True, receive=True)
     left.send(rtp(2), a_address)
     assert await right.receive()
@@ -505,10 +507,10 @@ async def test_channel_to_an_own_leg_crosses_no_socket(bench: Bench) -> None:
     await bench.settle()
     assert handler.punted == [(b"\x00stu", relayed)]
     assert tapped == [rtp(1)]
-    bench.plane.inject(leg, rtp(5))
+    bench.plane.inject(leg, 8, 5, b"speech")
     number, length = struct.unpack_from("!HH", frame := await client.receive())
     assert (number, length) == (0x4000, len(frame) - 4)
-    assert RtpPacket.parse(srtp(KEY_A, outbound=False).unprotect(frame[4:])).sequence_number == 5
+    assert RtpPacket.parse(srtp(KEY_A, outbound=False).unprotect(frame[4:])).timestamp == 5
     bench.plane.leg_send(leg, b"\x01stun", relayed)
     assert await client.receive() == b"\x40\x00\x00\x05\x01stun"
     bench.plane.close(leg)
@@ -569,6 +571,6 @@ async def test_a_failing_callback_does_not_stop_the_plane(bench: Bench, caplog: 
 async def test_sending_where_there_is_no_route_is_counted(bench: Bench) -> None:
     leg, _, _ = plain_leg(bench, bench.peer())
     bench.plane.leg_remote(leg, ("255.255.255.255", 9))
-    bench.plane.inject(leg, rtp(1))
+    bench.plane.inject(leg, 8, 1, b"speech")
     assert bench.plane.stats(leg).dropped == {"send-error": 1}
     assert bench.plane.stats(leg).packets_sent == 0
