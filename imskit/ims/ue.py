@@ -1,0 +1,338 @@
+"""An IMS UE as one engine: registration, reg-event and calls over a SIP user agent (TS 24.229 clause 5.1).
+
+The agent's IMS client and the simulated phone drive the same machine; what differs is who answers for the card and
+who makes the media.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+from imskit.engine import Tick, Tokens
+from imskit.ims import registration as reg
+from imskit.ims.call import CallMachine, IncomingCallMachine, OutgoingCallMachine, warning
+from imskit.ims.events import (
+    Accept,
+    AnswerOffer,
+    AskCard,
+    CardAnswer,
+    CardFailed,
+    Dial,
+    Ended,
+    Event,
+    Fields,
+    FlowClosed,
+    Hangup,
+    IncomingCall,
+    Modify,
+    Output,
+    Prepare,
+    Received,
+    RegistrationChanged,
+    Reject,
+    RejectOffer,
+    RequestReceived,
+    ResourcesFailed,
+    ResourcesReserved,
+    Ring,
+    Start,
+    Stop,
+    TransportFailed,
+)
+from imskit.ims.profile import EXPIRES, MMTEL, UeProfile
+from imskit.ims.reginfo import MEDIA_TYPE, RegInfo, RegInfoError
+from imskit.sdp.errors import SdpError
+from imskit.sip.engine import user_agent_events as ua
+from imskit.sip.engine.subscription import retry_delay
+from imskit.sip.engine.timers import TS24229_UE
+from imskit.sip.engine.user_agent import UserAgent
+from imskit.sip.wire.errors import SipParseError
+from imskit.sip.wire.message import Request, Response
+
+_log = logging.getLogger(__name__)
+
+_SUPPORTED = ("100rel", "timer", "precondition", "replaces")
+_ACCEPT = ("application/sdp", "application/3gpp-ims+xml")
+_SUBSCRIPTION_RETRY = 60.0
+"""Seconds until the next reg-event SUBSCRIBE where the network does not say."""
+_SUSPICION_SECONDS = 30.0
+"""A refused call leads to a check of the registration at most this often."""
+
+
+class ImsUe:
+    """The machine; see `imskit.ims.events` for what goes in and comes out, `imskit.engine` for the contract."""
+
+    def __init__(self, profile: UeProfile, tokens: Tokens, retry: reg.RetryPolicy | None = None) -> None:
+        self._profile = profile
+        self._tokens = tokens
+        self._registration = reg.Registration(profile, tokens, retry)
+        self._agent = UserAgent(
+            self._agent_profile(), tokens, TS24229_UE, sent_by={"UDP": profile.local, "TCP": profile.local}
+        )
+        self._calls: dict[str, CallMachine] = {}
+        self._outputs: deque[Output] = deque()
+        self._subscription: str | None = None
+        self._subscribe_at: float | None = None
+        self._checked_at: float | None = None
+        self._now = 0.0
+
+    @property
+    def status(self) -> reg.RegistrationStatus:
+        """Where the registration stands."""
+        return self._registration.status
+
+    # ---- engine -------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> None:
+        """Take in ``event`` at ``now`` (seconds)."""
+        self._now = now
+        match event:
+            case Start() | CardAnswer() | CardFailed():
+                self._registration.handle(event, now)
+            case Stop():
+                self._stop()
+            case Received() | TransportFailed() | FlowClosed():
+                self._agent.handle(event, now)
+            case Dial():
+                self._dial(event)
+            case Prepare() | ResourcesReserved() | ResourcesFailed() | Ring() | Accept() | Reject() | Hangup():
+                self._to_call(event)
+            case Modify() | AnswerOffer() | RejectOffer():
+                self._to_call(event)
+            case Tick():
+                self._registration.handle(event, now)
+                self._agent.handle(event, now)
+                if self._subscribe_at is not None and now >= self._subscribe_at:
+                    self._subscribe()
+        self._drain()
+
+    def poll(self) -> Output | None:
+        """Return the next output."""
+        return self._outputs.popleft() if self._outputs else None
+
+    def deadline(self) -> float | None:
+        """When to call ``handle(Tick(), now)`` next."""
+        waiting = (self._registration.deadline(), self._agent.deadline(), self._subscribe_at)
+        return min((at for at in waiting if at is not None), default=None)
+
+    def _drain(self) -> None:
+        """Move what one machine says to the one that it concerns, until all are silent."""
+        while True:
+            if (said := self._registration.poll()) is not None:
+                self._registration_says(said)
+            elif (told := self._agent.poll()) is not None:
+                self._agent_says(told)
+            else:
+                return
+
+    def _command(self, command: ua.Command) -> None:
+        self._agent.handle(command, self._now)
+
+    # ---- registration -------------------------------------------------------------------------------------------
+
+    def _registration_says(self, output: reg.Output) -> None:
+        match output:
+            case AskCard():
+                self._outputs.append(output)
+            case reg.SendRegister(key, request, target):
+                self._command(ua.Send(key, request, target))
+            case reg.Changed(status):
+                self._command(ua.Configure(self._agent_profile()))
+                if status.state is reg.State.REGISTERED:
+                    if self._subscription is None and self._subscribe_at is None:
+                        self._subscribe()
+                else:
+                    self._subscribe_at = None
+                if status.state in (reg.State.OFF, reg.State.WAITING, reg.State.REGISTERING):
+                    # The network forgets the subscription with the registration.
+                    self._subscription = None
+                self._outputs.append(RegistrationChanged(status))
+
+    def _stop(self) -> None:
+        for call in list(self._calls.values()):
+            call.handle(Hangup(call.name), self._now)
+            self._flush(call)
+        self._registration.handle(Stop(), self._now)
+
+    def _subscribe(self) -> None:
+        """Subscribe to our own registration (TS 24.229 clause 5.1.1.3)."""
+        self._subscribe_at = None
+        self._subscription = f"reg-{self._tokens(8)}"
+        impu = str.__str__(self.status.impu or self._profile.impu)
+        self._command(ua.Subscribe(self._subscription, impu, f"<{impu}>", f"<{impu}>", "reg", EXPIRES, (MEDIA_TYPE,)))
+
+    def _notified(self, message: Request) -> None:
+        try:
+            document = RegInfo.parse(message.body)
+        except RegInfoError as error:
+            _log.warning("reg-event notification passed over: %s", error)
+            return
+        self._registration.handle(reg.RegistrationInfo(document), self._now)
+
+    def _suspect(self, reason: str) -> None:
+        """Something says that the core has forgotten us: register anew, but not at every such word."""
+        if self._checked_at is None or self._now - self._checked_at >= _SUSPICION_SECONDS:
+            self._checked_at = self._now
+            self._registration.handle(reg.Lost(reason), self._now)
+
+    # ---- user agent -----------------------------------------------------------------------------------------------
+
+    def _agent_says(self, output: ua.Output) -> None:
+        match output:
+            case ua.Transmit():
+                self._outputs.append(output)
+            case ua.ResponseReceived(key, response, cause):
+                failure = f"{cause.value} (P-CSCF)" if cause is not None else ""
+                self._registration.handle(reg.RegisterOutcome(key, response, failure), self._now)
+            case ua.IncomingCall():
+                self._incoming(output)
+            case ua.Notified(subscription, _, message):
+                if subscription == self._subscription:
+                    self._notified(message)
+            case ua.SubscriptionEnded(subscription):
+                if subscription == self._subscription:
+                    self._subscription_ended(output)
+            case ua.RequestReceived(request, message, _, call):
+                self._request(request, message, call)
+            case ua.Challenged(challenge):
+                # IMS authenticates at REGISTER; a proxy that challenges a call is none of ours (24.229 5.1.2A.1.1).
+                self._command(ua.Decline(challenge))
+            case ua.Refused(command, refusal, text):
+                _log.warning("%s not done: %s %s", type(command).__name__, refusal.value, text)
+            case ua.Subscribed():
+                pass
+            case _:
+                call_machine = self._calls.get(output.call)
+                if call_machine is not None:
+                    call_machine.told(output, self._now)
+                    self._flush(call_machine)
+
+    def _subscription_ended(self, ended: ua.SubscriptionEnded) -> None:
+        self._subscription = None
+        if self.status.state is reg.State.REGISTERED:
+            delay = retry_delay(ended)
+            self._subscribe_at = self._now + (delay if delay is not None else _SUBSCRIPTION_RETRY)
+
+    def _request(self, request: str, message: Request, call: str | None) -> None:
+        """Answer what is no call: MESSAGE is taken, the rest is not offered (405 comes from the user agent)."""
+        if message.method == "MESSAGE" or message.method in ("INFO", "OPTIONS"):
+            self._command(ua.Respond(request, 200))
+        elif message.method == "REFER":
+            self._command(ua.Respond(request, 603))
+        else:
+            self._command(ua.Respond(request, 481 if message.method == "NOTIFY" else 501))
+        self._outputs.append(RequestReceived(message, call))
+
+    # ---- calls ----------------------------------------------------------------------------------------------------
+
+    def _dial(self, event: Dial) -> None:
+        if self.status.state is not reg.State.REGISTERED:
+            reason = f"not registered with the IMS core: {self.status.reason}"
+            self._outputs.append(Ended(event.call, None, reason, local=True))
+            return
+        impu = str.__str__(self.status.impu or self._profile.impu)
+        machine = OutgoingCallMachine(event, impu, _call_headers(impu))
+        self._calls[event.call] = machine
+        machine.start()
+        self._flush(machine)
+
+    def _incoming(self, incoming: ua.IncomingCall) -> None:
+        request = incoming.request
+        try:
+            asserted = request.addresses("P-Asserted-Identity")
+            caller = asserted[0] if asserted else request.from_
+            called = request.addresses("P-Called-Party-ID")
+        except SipParseError as error:
+            self._command(ua.Reject(incoming.call, error.status, error.reason))
+            return
+        try:
+            machine = IncomingCallMachine(incoming)
+        except SdpError as error:
+            self._command(ua.Reject(incoming.call, error.status or 488, None, warning(str(error))))
+            return
+        self._calls[incoming.call] = machine
+        self._outputs.append(
+            IncomingCall(incoming.call, caller, str(called[0].uri) if called else request.uri, machine.offer, request)
+        )
+
+    def _to_call(
+        self,
+        event: Prepare
+        | ResourcesReserved
+        | ResourcesFailed
+        | Ring
+        | Accept
+        | Reject
+        | Hangup
+        | Modify
+        | AnswerOffer
+        | RejectOffer,
+    ) -> None:
+        machine = self._calls.get(event.call)
+        if machine is None:
+            return  # it has ended meanwhile; the owner has been told
+        machine.handle(event, self._now)
+        self._flush(machine)
+
+    def _flush(self, machine: CallMachine) -> None:
+        while (command := machine.next_command()) is not None:
+            self._command(command)
+        while (output := machine.next_output()) is not None:
+            if isinstance(output, Ended):
+                self._calls.pop(output.call, None)
+                self._learn(output)
+            self._outputs.append(output)
+
+    def _learn(self, ended: Ended) -> None:
+        """Does the end of a call say that the registration is gone? (TS 24.229 clauses 5.1.2A.1.6, 5.1.1.2.1)"""
+        if ended.local:
+            return
+        if ended.status == 504 and _restoration(ended.message):
+            self._suspect("the core asks to restore it")
+        elif ended.status == 403:
+            self._suspect("the core refused a call")
+        elif ended.status is None and isinstance(ended.message, type(None)) and "not respond" in ended.reason:
+            self._suspect("the P-CSCF does not answer")
+
+    # ---- what the user agent says of us ---------------------------------------------------------------------------
+
+    def _agent_profile(self) -> ua.Profile:
+        profile, status = self._profile, self._registration.status
+        target = status.p_cscf or profile.p_cscfs[0]
+        host, port = target.address
+        name = f"[{host}]" if ":" in host else host
+        transport = "" if target.transport == "UDP" else f";transport={target.transport.lower()}"
+        rule = ua.HeaderRule(profile.access_headers(), but=frozenset({"ACK", "CANCEL", "REGISTER"}), responses=True)
+        return ua.Profile(
+            contact=str(profile.call_contact()),
+            hop=target,
+            route=(f"<sip:{name}:{port}{transport};lr>", *status.service_route),
+            software=profile.user_agent,
+            supported=_SUPPORTED,
+            accept=_ACCEPT,
+            rules=(rule,) if rule.fields else (),
+        )
+
+
+def _call_headers(impu: str) -> Fields:
+    """What an INVITE says beside the usual (TS 24.229 clause 5.1.3.1, GSMA IR.92 clauses 2.2.4 and 2.2.8)."""
+    return (
+        ("P-Preferred-Identity", f"<{impu}>"),
+        ("P-Preferred-Service", MMTEL),
+        ("P-Early-Media", "supported"),
+        ("Accept-Contact", '*;+g.3gpp.icsi-ref="urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel"'),
+    )
+
+
+def _restoration(message: object) -> bool:
+    """Whether a 504 carries the restoration body (TS 24.229 clauses 5.1.2A.1.6 and 7.6)."""
+    if not isinstance(message, Response):
+        return False
+    try:
+        kind = message.content_type
+    except SipParseError:
+        return False
+    if kind is None or kind.essence != "application/3gpp-ims+xml":
+        return False
+    return b"restoration" in message.body and b"initial-registration" in message.body

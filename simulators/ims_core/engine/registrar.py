@@ -1,0 +1,296 @@
+"""The S-CSCF's registrar (TS 24.229 clause 5.4.1): challenges, bindings, and what the 200 to REGISTER says."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from imskit.aka.challenge import AkaAlgorithm, Challenge, decode_auts
+from imskit.aka.errors import AkaError
+from imskit.aka.vector import AuthenticationVector, Success
+from imskit.engine import Tokens
+from imskit.sip import digest
+from imskit.sip.wire.auth import Challenge as DigestChallenge
+from imskit.sip.wire.auth import Credentials
+from imskit.sip.wire.headers import NameAddr
+from imskit.sip.wire.message import Request, Response, response_to
+from imskit.sip.wire.uri import SipUri, uri_equal
+from simulators.ims_core.subscribers import Hss, ResynchronisationError, Subscriber, UnknownSubscriberError
+
+_log = logging.getLogger(__name__)
+
+REG_AWAIT_AUTH = 240.0
+"""Seconds that a challenge stays good (TS 24.229 table 7.8.1: reg-await-auth)."""
+MINIMUM_EXPIRES = 10
+MAXIMUM_EXPIRES = 600_000
+MAXIMUM_CONTACTS = 10
+"""Bindings of one subscriber; more are refused with 403 (too many flows)."""
+MAXIMUM_PENDING = 10_000
+_BAD_CHALLENGES = 5
+"""How often one registration may send back a challenge as bad before it is refused."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One registered contact."""
+
+    contact: NameAddr
+    path: tuple[str, ...]
+    """Route values that lead to it (RFC 3327)."""
+    expires_at: float
+    call_id: str
+    sequence: int
+
+    @property
+    def uri(self) -> str:
+        """The contact address."""
+        return str(self.contact.uri)
+
+
+@dataclass
+class RegisteredSubscriber:
+    """A subscriber with at least one binding: all identities of the subscription are registered together."""
+
+    subscriber: Subscriber
+    bindings: list[Binding] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RegistrationEvent:
+    """What happened to a contact, for reg-event: registered, refreshed, expired, unregistered, deactivated …"""
+
+    subscriber: Subscriber
+    binding: Binding
+    event: str
+
+
+@dataclass(frozen=True)
+class _Pending:
+    subscriber: Subscriber
+    vector: AuthenticationVector
+    expires: float
+    bad: int
+
+
+class Registrar:
+    """Registrations of the home network.  ``handle`` returns the response and notes events in ``events``."""
+
+    def __init__(self, hss: Hss, domain: str, algorithms: Sequence[str], service_route: str, tokens: Tokens) -> None:
+        for name in algorithms:
+            if AkaAlgorithm.parse(name) is None:
+                raise ValueError(f"{name} is no AKA digest algorithm")
+        self._hss = hss
+        self._domain = domain
+        self._algorithms = tuple(algorithms)
+        self._service_route = service_route
+        self._tokens = tokens
+        self._pending: OrderedDict[str, _Pending] = OrderedDict()
+        self._registered: dict[str, RegisteredSubscriber] = {}
+        self.events: list[RegistrationEvent] = []
+        """What has happened since the owner last emptied it."""
+
+    # ---- queries --------------------------------------------------------------------------------------------------
+
+    def registration(self, subscriber: Subscriber) -> RegisteredSubscriber | None:
+        """Return the bindings of a subscriber, ``None`` if it is not registered."""
+        return self._registered.get(subscriber.impi)
+
+    def registrations(self) -> Iterator[RegisteredSubscriber]:
+        """All registered subscribers."""
+        yield from self._registered.values()
+
+    def deadline(self) -> float | None:
+        """When the next binding expires."""
+        return min((b.expires_at for known in self._registered.values() for b in known.bindings), default=None)
+
+    # ---- what happens ----------------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """Drop the bindings whose time is over."""
+        for known in list(self._registered.values()):
+            for binding in [b for b in known.bindings if b.expires_at <= now]:
+                self._drop(known, binding, "expired")
+
+    def deregister(self, subscriber: Subscriber, event: str) -> int:
+        """End all registrations of a subscriber from the network's side; returns how many contacts it had."""
+        known = self._registered.get(subscriber.impi)
+        if known is None:
+            return 0
+        count = len(known.bindings)
+        for binding in list(known.bindings):
+            self._drop(known, binding, event)
+        return count
+
+    def handle(self, request: Request, now: float) -> Response:
+        """Answer a REGISTER; ``SipParseError`` for headers that cannot be read."""
+        credentials = self._credentials(request)
+        try:
+            subscriber = self._hss.by_impi(credentials.username or "") if credentials else self._by_to(request)
+        except UnknownSubscriberError as error:
+            return _refuse(request, 403, str(error))
+        if self._hss.by_uri(request.to.uri) is not subscriber:
+            return _refuse(request, 403, "the public identity in To does not belong to the private identity")
+        pending = self._pending.get(request.call_id)
+        if pending is not None and (pending.expires <= now or pending.subscriber is not subscriber):
+            del self._pending[request.call_id]
+            pending = None
+        answers = (
+            credentials is not None
+            and pending is not None
+            and bool(credentials.nonce)
+            and credentials.nonce == _nonce(pending.vector)
+        )
+        if not answers:
+            return self._challenge(request, subscriber, now, None, 0)
+        assert credentials is not None
+        assert pending is not None
+        del self._pending[request.call_id]
+        if credentials.auts is not None:
+            return self._resynchronise(request, pending, credentials.auts, now)
+        if not credentials.response:
+            # TS 24.229 5.4.1.2.3: the UE has refused the challenge (MAC); another vector may do.
+            if pending.bad + 1 >= _BAD_CHALLENGES:
+                return _refuse(request, 403, "the card refuses every challenge")
+            return self._challenge(request, subscriber, now, None, pending.bad + 1)
+        return self._verify(request, credentials, pending, now)
+
+    def _credentials(self, request: Request) -> Credentials | None:
+        for value in request.headers.get_all("Authorization"):
+            credentials = Credentials.parse(value, "Authorization")
+            if credentials.is_digest and credentials.realm == self._domain:
+                return credentials
+        return None
+
+    def _by_to(self, request: Request) -> Subscriber:
+        subscriber = self._hss.by_uri(request.to.uri)
+        if subscriber is None:
+            raise UnknownSubscriberError("no subscriber has this public identity")
+        return subscriber
+
+    def _challenge(
+        self, request: Request, subscriber: Subscriber, now: float, resync: tuple[bytes, bytes] | None, bad: int
+    ) -> Response:
+        try:
+            vector = self._hss.vector(subscriber.impi, resync)
+        except ResynchronisationError as error:
+            return _refuse(request, 403, str(error))
+        while self._pending and (
+            len(self._pending) >= MAXIMUM_PENDING or next(iter(self._pending.values())).expires <= now
+        ):
+            self._pending.popitem(last=False)
+        self._pending[request.call_id] = _Pending(subscriber, vector, now + REG_AWAIT_AUTH, bad)
+        response = response_to(request, 401, to_tag=self._tokens(16))
+        # ck and ik are for the P-CSCF, which takes them out (TS 24.229 5.4.1.2.1, 5.2.2).
+        keys = (("ik", vector.ik.reveal().hex()), ("ck", vector.ck.reveal().hex()))
+        for name in self._algorithms:
+            challenge = DigestChallenge.digest(
+                self._domain, _nonce(vector), algorithm=name, qop=("auth",), opaque=self._tokens(8), more=keys
+            )
+            response.headers.add("WWW-Authenticate", challenge)
+        _log.info("challenged %r%s", subscriber.impi, " after resynchronisation" if resync else "")
+        return response
+
+    def _resynchronise(self, request: Request, pending: _Pending, auts: str, now: float) -> Response:
+        if pending.bad + 1 >= _BAD_CHALLENGES:
+            return _refuse(request, 403, "the card's sequence numbers do not settle")
+        try:
+            octets = decode_auts(auts)
+        except AkaError as error:
+            return _refuse(request, 400, str(error))
+        return self._challenge(request, pending.subscriber, now, (pending.vector.rand, octets), pending.bad + 1)
+
+    def _verify(self, request: Request, credentials: Credentials, pending: _Pending, now: float) -> Response:
+        name = credentials.algorithm or ""
+        algorithm = AkaAlgorithm.parse(name)
+        if algorithm is None or name.lower() not in {known.lower() for known in self._algorithms}:
+            return _refuse(request, 400, "the digest algorithm was not offered")
+        vector = pending.vector
+        password = algorithm.password(Success(vector.xres, vector.ck, vector.ik))
+        if not digest.verify(credentials, password, "REGISTER", request.body):
+            _log.warning("wrong RES from %r", pending.subscriber.impi)
+            return _refuse(request, 403, "the answer to the challenge is wrong")
+        response = self._bind(request, pending.subscriber, now)
+        if response.success:
+            proof = digest.authentication_info(credentials, password)
+            response.headers.add("Authentication-Info", proof)
+        return response
+
+    # ---- bindings ---------------------------------------------------------------------------------------------------
+
+    def _bind(self, request: Request, subscriber: Subscriber, now: float) -> Response:
+        contacts = request.contacts
+        known = self._registered.get(subscriber.impi) or RegisteredSubscriber(subscriber)
+        if contacts == "*":
+            if request.expires != 0:
+                return _refuse(request, 400, "Contact * needs Expires 0 (RFC 3261 10.2.2)")
+            for binding in list(known.bindings):
+                self._drop(known, binding, "unregistered")
+            return self._ok(request, known, now)
+        for contact in contacts:
+            seconds = contact.expires if contact.expires is not None else request.expires
+            seconds = MAXIMUM_EXPIRES if seconds is None else min(seconds, MAXIMUM_EXPIRES)
+            if 0 < seconds < MINIMUM_EXPIRES:
+                refusal = response_to(request, 423, to_tag=self._tokens(16))
+                refusal.headers.add("Min-Expires", MINIMUM_EXPIRES)
+                return refusal
+            old = next((b for b in known.bindings if _same_contact(b.contact, contact)), None)
+            if seconds == 0:
+                if old is not None:
+                    self._drop(known, old, "unregistered")
+                continue
+            if old is None and len(known.bindings) >= MAXIMUM_CONTACTS:
+                return _refuse(request, 403, "too many contacts are registered")
+            binding = Binding(
+                contact.without_parameters("expires", "q"),
+                tuple(str(hop) for hop in request.path),
+                now + seconds,
+                request.call_id,
+                request.cseq.number,
+            )
+            if old is not None:
+                known.bindings.remove(old)
+            known.bindings.append(binding)
+            self._registered[subscriber.impi] = known
+            self.events.append(RegistrationEvent(subscriber, binding, "refreshed" if old else "registered"))
+            _log.info("%s %r for %d s", "refreshed" if old else "registered", subscriber.impi, seconds)
+        return self._ok(request, known, now)
+
+    def _ok(self, request: Request, known: RegisteredSubscriber, now: float) -> Response:
+        response = response_to(request, 200, to_tag=self._tokens(16))
+        for binding in known.bindings:
+            left = max(0, round(binding.expires_at - now))
+            response.headers.add("Contact", binding.contact.with_parameter("expires", str(left)))
+        for hop in request.path:
+            response.headers.add("Path", hop)
+        response.headers.add("Service-Route", f"<{self._service_route}>")
+        identities = ", ".join(f"<{str.__str__(impu)}>" for impu in known.subscriber.usable)
+        response.headers.add("P-Associated-URI", identities)
+        return response
+
+    def _drop(self, known: RegisteredSubscriber, binding: Binding, event: str) -> None:
+        known.bindings.remove(binding)
+        if not known.bindings:
+            self._registered.pop(known.subscriber.impi, None)
+        self.events.append(RegistrationEvent(known.subscriber, replace(binding, expires_at=0.0), event))
+        _log.info("%s: %s", event, repr(known.subscriber.impi))
+
+
+def _nonce(vector: AuthenticationVector) -> str:
+    return Challenge(vector.rand, vector.autn).encode()
+
+
+def _same_contact(one: NameAddr, other: NameAddr) -> bool:
+    """By instance where both have one (RFC 5626), else by address."""
+    first, second = one.parameters.get("+sip.instance"), other.parameters.get("+sip.instance")
+    if first and second:
+        return first == second and one.parameters.get("reg-id") == other.parameters.get("reg-id")
+    return isinstance(one.uri, SipUri) and isinstance(other.uri, SipUri) and uri_equal(one.uri, other.uri)
+
+
+def _refuse(request: Request, status: int, words: str) -> Response:
+    response = response_to(request, status, to_tag="refused")
+    response.headers.add("Warning", f'399 scscf "{words}"')
+    _log.info("REGISTER refused with %d: %s", status, words)
+    return response

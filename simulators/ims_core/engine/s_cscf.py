@@ -1,0 +1,218 @@
+"""I-CSCF and S-CSCF of the home network as one proxy (TS 24.229 clauses 5.3 and 5.4)."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+from imskit.engine import Tick, Tokens
+from imskit.sip.engine.dialog import next_hop
+from imskit.sip.engine.events import ResponseReceived, SendRequest, TransactionFailed, TransactionTimeout
+from imskit.sip.engine.proxy import (
+    ContextEnded,
+    Forward,
+    ForwardTarget,
+    ProxyCore,
+    ProxyEvent,
+    ProxyOutput,
+    RecordRoute,
+    RelayResponse,
+    Respond,
+    ResponseReady,
+    RouteRequest,
+)
+from imskit.sip.wire.errors import SipParseError
+from imskit.sip.wire.flow import Target
+from imskit.sip.wire.message import Request, Response, response_to
+from imskit.sip.wire.uri import SipUri, TelUri
+from simulators.ims_core.engine.reg_event import RegEventNotifier
+from simulators.ims_core.engine.registrar import Registrar
+from simulators.ims_core.subscribers import Hss, Subscriber
+
+_log = logging.getLogger(__name__)
+
+_ORIGINATING = "orig"
+"""User part of the Service-Route: a request that comes with it is served for its sender (clause 5.4.3.2)."""
+_PRIVATE = ("P-Access-Network-Info", "P-Visited-Network-ID")
+"""What ends at the S-CSCF of the sender (clause 5.4.3.2)."""
+
+
+class SCscf:
+    """The engine: a `ProxyCore` whose questions about routes are answered from the registrar and the HSS.
+
+    What `ProxyCore` says beside those questions (`Transmit`, `Resolve`) comes out of ``poll``.
+    """
+
+    def __init__(self, hss: Hss, domain: str, own: Target, algorithms: Sequence[str], tokens: Tokens) -> None:
+        host, port = own.address
+        self._uri = SipUri("sip", None, None, host, port).with_parameter("lr")
+        self._hss = hss
+        self._domain = domain.lower()
+        self._tokens = tokens
+        self._to_send: list[Request] = []
+        service_route = f"sip:{_ORIGINATING}@{host}:{port};lr"
+        self.registrar = Registrar(hss, domain, algorithms, service_route, tokens)
+        self._notifier = RegEventNotifier(
+            f"<sip:{host}:{port}>", tokens, self.registrar.registration, self._to_send.append
+        )
+        self._proxy = ProxyCore(tokens, own=[(host, port), (domain, None)])
+        self._outputs: deque[ProxyOutput] = deque()
+        self._notifications: dict[str, Request] = {}
+        self._subscribed: dict[str, Response] = {}
+        """Answers to SUBSCRIBE that a NOTIFY must follow, by context."""
+
+    # ---- engine -------------------------------------------------------------------------------------------------
+
+    def handle(self, event: ProxyEvent, now: float) -> None:
+        """Take in one event."""
+        if isinstance(event, Tick):
+            self.registrar.expire(now)
+            self._notifier.expire(now)
+        self._proxy.handle(event, now)
+        self._drain(now)
+
+    def poll(self) -> ProxyOutput | None:
+        """Return the next output."""
+        return self._outputs.popleft() if self._outputs else None
+
+    def deadline(self) -> float | None:
+        """When something is due next."""
+        waiting = (self._proxy.deadline(), self.registrar.deadline(), self._notifier.deadline())
+        return min((at for at in waiting if at is not None), default=None)
+
+    def deregister(self, subscriber: Subscriber, event: str, now: float) -> int:
+        """End a subscriber's registration from the network's side; returns the number of its contacts."""
+        count = self.registrar.deregister(subscriber, event)
+        self._drain(now)
+        return count
+
+    def _drain(self, now: float) -> None:
+        while True:
+            self._notify(now)
+            output = self._proxy.poll()
+            if output is None:
+                return
+            match output:
+                case RouteRequest(context):
+                    self._proxy.handle(self._route(output, now), now)
+                    if (response := self._subscribed.pop(context, None)) is not None:
+                        self._notifier.opened(response, now)
+                case ResponseReady(context, response):
+                    self._proxy.handle(RelayResponse(context, response), now)
+                case ContextEnded():
+                    pass
+                case ResponseReceived(key, response):
+                    if not response.provisional and (request := self._notifications.pop(key, None)) is not None:
+                        self._notifier.answered(request, response.status, now)
+                case TransactionTimeout(key) | TransactionFailed(key):
+                    if (request := self._notifications.pop(key, None)) is not None:
+                        self._notifier.answered(request, None, now)
+                case _:
+                    self._outputs.append(output)
+
+    def _notify(self, now: float) -> None:
+        """Tell subscribers what the registrar has noted, and send what the notifier has made."""
+        events, self.registrar.events = self.registrar.events, []
+        self._notifier.changed(events, now)
+        while self._to_send:
+            request = self._to_send.pop(0)
+            try:
+                target = next_hop(request)
+            except SipParseError as error:
+                _log.warning("NOTIFY cannot be sent: %s", error)
+                continue
+            key = f"notify-{self._tokens(16)}"
+            self._notifications[key] = request
+            self._proxy.handle(SendRequest(request.copy(), target, key), now)
+
+    # ---- requests -----------------------------------------------------------------------------------------------
+
+    def _route(self, asked: RouteRequest, now: float) -> Forward | Respond:
+        request = asked.request
+        try:
+            if request.method == "REGISTER":
+                return Respond(asked.context, self.registrar.handle(request, now))
+            if request.to.tag is not None:
+                return self._within_dialog(asked, now)
+            if any(uri.user == _ORIGINATING for uri in asked.own_routes):
+                return self._originating(asked, now)
+            return self._terminating(asked, now)
+        except SipParseError as error:
+            return Respond(asked.context, response_to(request, error.status, error.reason))
+
+    def _within_dialog(self, asked: RouteRequest, now: float) -> Forward | Respond:
+        request = asked.request
+        if request.method == "SUBSCRIBE" and not request.routes:
+            return self._answer_subscribe(asked, self._notifier.refresh(request, now))
+        return Forward(asked.context)
+
+    def _originating(self, asked: RouteRequest, now: float) -> Forward | Respond:
+        """Serve the sender (clause 5.4.3.2): it must be registered here; then find who is called."""
+        request = asked.request
+        asserted = request.addresses("P-Asserted-Identity")
+        sender = self._hss.by_uri(asserted[0].uri) if asserted else None
+        if sender is None or self.registrar.registration(sender) is None:
+            return _refuse(asked, 403, "the sender is not registered here")
+        if request.method == "SUBSCRIBE" and _package(request) == "reg":
+            return self._subscribe(asked, now)
+        for name in _PRIVATE:
+            request.headers.remove(name)
+        return self._terminating(asked, now)
+
+    def _terminating(self, asked: RouteRequest, now: float) -> Forward | Respond:
+        """Serve the called one (clause 5.4.3.3): fork to all its contacts."""
+        request = asked.request
+        uri = request.request_uri
+        if isinstance(uri, SipUri) and not uri.user and uri.host.lower() == self._domain:
+            return _refuse(asked, 404, "no user is named")
+        called = self._hss.by_uri(uri)
+        if called is None:
+            if isinstance(uri, TelUri) or (isinstance(uri, SipUri) and uri.host.lower() == self._domain):
+                return _refuse(asked, 404, "no subscriber has this number")
+            return _refuse(asked, 403, "this core has no way to other networks")
+        if request.method == "SUBSCRIBE" and _package(request) == "reg":
+            return self._subscribe(asked, now)
+        known = self.registrar.registration(called)
+        if known is None:
+            return _refuse(asked, 480, "the subscriber is not registered")
+        targets = tuple(
+            ForwardTarget(
+                uri=binding.uri,
+                routes=binding.path,
+                record_route=RecordRoute(self._uri, self._uri) if request.method in _RECORDED else None,
+                headers=(("P-Called-Party-ID", f"<{request.uri}>"),),
+            )
+            for binding in known.bindings
+        )
+        return Forward(asked.context, targets)
+
+    def _subscribe(self, asked: RouteRequest, now: float) -> Respond:
+        request = asked.request
+        subscriber = self._hss.by_uri(request.request_uri)
+        if subscriber is None:
+            return _refuse(asked, 404, "no subscriber has this identity")
+        asserted = request.addresses("P-Asserted-Identity")
+        if asserted and self._hss.by_uri(asserted[0].uri) is not subscriber:
+            return _refuse(asked, 403, "a registration is shown to its own user only")
+        return self._answer_subscribe(asked, self._notifier.subscribe(request, subscriber, now))
+
+    def _answer_subscribe(self, asked: RouteRequest, response: Response) -> Respond:
+        if response.success:
+            self._subscribed[asked.context] = response
+        return Respond(asked.context, response)
+
+
+_RECORDED = frozenset({"INVITE", "SUBSCRIBE", "REFER"})
+
+
+def _package(request: Request) -> str:
+    event = request.event
+    return event.package.lower() if event is not None else ""
+
+
+def _refuse(asked: RouteRequest, status: int, words: str) -> Respond:
+    response: Response = response_to(asked.request, status)
+    response.headers.add("Warning", f'399 scscf "{words}"')
+    _log.info("%s refused with %d: %s", asked.request.method, status, words)
+    return Respond(asked.context, response)

@@ -1,0 +1,130 @@
+"""The HSS: subscribers, their identities, and the authentication centre (TS 23.228, TS 33.203 clause 6.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from imskit.aka.milenage import Milenage, derive_opc
+from imskit.aka.sqn import SqnGenerator, check_auts
+from imskit.aka.vector import AuthenticationVector
+from imskit.config.model import setting
+from imskit.secrets import Identity, Secret
+from imskit.sip.wire.uri import SipUri, TelUri, Uri, parse_uri
+
+_KEY = re.compile(r"[0-9a-fA-F]{32}")
+
+
+class UnknownSubscriberError(LookupError):
+    """Nobody here has this identity."""
+
+
+class ResynchronisationError(ValueError):
+    """An AUTS that the subscriber's card has not made (TS 33.102 clause 6.3.5)."""
+
+
+@dataclass(frozen=True, repr=False)
+class SubscriberConfig:
+    """One subscriber.  Keys are not shown."""
+
+    impi: str = setting("private identity")
+    impus: list[str] = setting("public identities, the default first")
+    k: Secret[str] = setting("subscriber key, 32 hex digits")
+    opc: Secret[str] | None = setting("OPc, 32 hex digits; give it or op", None)
+    op: Secret[str] | None = setting("OP, 32 hex digits, from which OPc is derived", None)
+    display: str = setting("how the number is shown to people", "")
+    barred: list[str] = setting("public identities that may register but not be used", factory=list)
+
+    def __post_init__(self) -> None:
+        keys = [key for key in (self.k, self.opc, self.op) if key is not None]
+        if not all(_KEY.fullmatch(key.reveal()) for key in keys):
+            raise ValueError("k, opc and op must have 32 hex digits")
+        if (self.opc is None) == (self.op is None):
+            raise ValueError("give either opc or op")
+        if not self.impus:
+            raise ValueError("impus must name at least one public identity")
+
+
+class Subscriber:
+    """One subscription: identities and the authentication centre's side of its card."""
+
+    def __init__(self, config: SubscriberConfig) -> None:
+        self.impi = Identity(config.impi)
+        self.impus = tuple(Identity(impu) for impu in config.impus)
+        self.barred = frozenset(config.barred)
+        self.display = config.display or str.__str__(self.impus[0])
+        k = Secret(bytes.fromhex(config.k.reveal()))
+        if config.opc is not None:
+            opc = Secret(bytes.fromhex(config.opc.reveal()))
+        else:
+            assert config.op is not None
+            opc = derive_opc(k, Secret(bytes.fromhex(config.op.reveal())))
+        self._algorithms = Milenage(k, opc)
+        self._numbers = SqnGenerator()
+
+    @property
+    def usable(self) -> tuple[Identity, ...]:
+        """The public identities that are not barred, the default first: P-Associated-URI."""
+        return tuple(impu for impu in self.impus if impu not in self.barred)
+
+    def vector(self, rand: bytes) -> AuthenticationVector:
+        """Return a fresh vector for ``rand`` (16 unguessable octets)."""
+        return AuthenticationVector.generate(self._algorithms, rand, self._numbers.next())
+
+    def resynchronise(self, rand: bytes, auts: bytes) -> None:
+        """Take in the sequence number of the card; ``ResynchronisationError`` if AUTS is not the card's."""
+        sqn = check_auts(self._algorithms, rand, auts)
+        if sqn is None:
+            raise ResynchronisationError("AUTS does not come from this subscriber's card (TS 33.102 6.3.5)")
+        self._numbers.resynchronise(sqn)
+
+
+class Hss:
+    """All subscribers, found by private or public identity; ``random`` returns that many unguessable octets."""
+
+    def __init__(self, subscribers: Iterable[SubscriberConfig], random: Callable[[int], bytes]) -> None:
+        self._random = random
+        self._by_impi: dict[str, Subscriber] = {}
+        self._by_impu: dict[str, Subscriber] = {}
+        for config in subscribers:
+            subscriber = Subscriber(config)
+            if subscriber.impi in self._by_impi:
+                raise ValueError(f"two subscribers have the private identity {subscriber.impi!r}")
+            self._by_impi[subscriber.impi] = subscriber
+            for impu in subscriber.impus:
+                key = identity_key(parse_uri(impu))
+                if key in self._by_impu:
+                    raise ValueError(f"two subscribers have the public identity {impu!r}")
+                self._by_impu[key] = subscriber
+
+    def by_impi(self, impi: str) -> Subscriber:
+        """Return the subscriber with this private identity, or raise ``UnknownSubscriberError``."""
+        try:
+            return self._by_impi[impi]
+        except KeyError:
+            raise UnknownSubscriberError("no subscriber has this private identity") from None
+
+    def by_uri(self, uri: Uri) -> Subscriber | None:
+        """Return the subscriber that ``uri`` names, in any of its spellings (sip, tel, user=phone)."""
+        return self._by_impu.get(identity_key(uri))
+
+    def vector(self, impi: str, resync: tuple[bytes, bytes] | None = None) -> AuthenticationVector:
+        """Return a fresh vector, after resynchronisation with (RAND, AUTS) if given (Cx MAR, Zh)."""
+        subscriber = self.by_impi(impi)
+        if resync is not None:
+            subscriber.resynchronise(*resync)
+        return subscriber.vector(self._random(16))
+
+
+def identity_key(uri: Uri) -> str:
+    """Return what all spellings of one public identity share: the number, or user and host (TS 23.003 13.4)."""
+    if isinstance(uri, TelUri):
+        return f"tel:{uri.digits}"
+    if isinstance(uri, SipUri):
+        user = uri.user_text
+        digits = user.partition(";")[0]
+        if digits.startswith("+") and digits[1:].replace("-", "").replace(".", "").isdigit():
+            return f"tel:{digits.replace('-', '').replace('.', '')}"
+        return f"sip:{user}@{uri.host.lower()}"
+    return str(uri)
