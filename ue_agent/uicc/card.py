@@ -89,7 +89,7 @@ class UiccCard:
         """Start watching the reader of ``spec``; returns when it is known whether a card is in.
 
         Neither a missing card nor a missing reader or daemon is an error here: ``identities`` says so.
-        ``backend`` is PC/SC unless given.
+        ``backend`` is PC/SC unless given; ``NoDaemonError`` if its library is not installed at all.
         """
         card = cls(spec, backend or _pcsc(spec))
         await card._start()

@@ -17,6 +17,7 @@ from ue_agent.uicc.errors import (
     NoCardError,
     NoDaemonError,
     NoReaderError,
+    UiccError,
 )
 from ue_agent.uicc.transport import CardEvent, CardInserted, CardRemoved, CardTransport
 
@@ -74,7 +75,7 @@ class PcscBackend:
         while not self._stopped.is_set():
             try:
                 self._watch_daemon(seen)
-            except NoDaemonError as error:
+            except UiccError as error:
                 if not seen.started or seen.reader is not None:
                     _log.warning("%s", error)
                 seen.update(None)
