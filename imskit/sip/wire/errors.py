@@ -93,7 +93,8 @@ class SipParseError(ValueError):
     """Input that is not SIP: what is wrong, where, by which clause, and the answer to send.
 
     ``status`` (400..699) and ``reason`` are the best answer when the input was a request; ``where`` names the
-    header field or line, ``clause`` the standard's section.  Every parser of this package raises this type only.
+    header field or line, ``clause`` the standard's section; ``brief`` is the sentence without the peer's own text, for
+    logs that may hold no identities.  Every parser of this package raises this type only.
     """
 
     def __init__(
@@ -111,6 +112,9 @@ class SipParseError(ValueError):
         self.clause = clause
         self.status = status
         self.reason = reason if reason is not None else reason_phrase(status)
+        self.brief = f"{where}: {what}" if where else what
+        if clause:
+            self.brief += f" ({clause})"
         text = what
         if found is not None:
             shown = found if len(found) <= _EXCERPT else found[:_EXCERPT] + "…"

@@ -21,7 +21,15 @@ class Pong:
     """A single CRLF: the answer to a ping."""
 
 
-type Frame = bytes | Ping | Pong
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The stream has lost its framing: close the connection, perhaps after an answer made from ``head``."""
+
+    error: SipParseError
+    head: bytes
+
+
+type Frame = bytes | Ping | Pong | Broken
 
 _FOLD = re.compile(rb"\r\n[ \t]++")
 _LINE = re.compile(rb"\r\n([^\r\n:]++):([^\r\n]*+)")
@@ -30,8 +38,7 @@ _LINE = re.compile(rb"\r\n([^\r\n:]++):([^\r\n]*+)")
 class StreamFramer:
     """Collects the bytes of one TCP or TLS connection.
 
-    A stream without readable Content-Length has lost its framing: `feed` raises `SipParseError` and the
-    connection must be closed.  ``broken`` then holds the head, from which an answer may still be made.
+    A message without readable Content-Length, or above the limits, comes out as `Broken`; nothing follows it.
     """
 
     def __init__(self, *, server: bool = True) -> None:
@@ -40,7 +47,7 @@ class StreamFramer:
         self._buffer = bytearray()
         self._scanned = 0
         self._wanted = 0
-        self.broken = b""
+        self._broken = False
 
     @property
     def pending(self) -> int:
@@ -49,64 +56,66 @@ class StreamFramer:
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take in bytes and return what is complete, in order."""
-        self._buffer += data
         frames: list[Frame] = []
-        while (frame := self._next()) is not None:
-            frames.append(frame)
+        if not self._broken:
+            self._buffer += data
+            while (frame := self._next()) is not None:
+                frames.append(frame)
         return frames
 
     def _next(self) -> Frame | None:
-        buffer = self._buffer
-        if self._wanted:
-            return self._take()
-        if buffer[:2] == b"\r\n":
-            if self._server and len(buffer) >= 4 and buffer[2:4] == b"\r\n":
-                del buffer[:4]
-                return Ping()
-            if self._server and len(buffer) < 4 and b"\r\n\r\n".startswith(buffer):
-                return None
-            del buffer[:2]
-            # From a client a single CRLF stands between messages (RFC 3261 section 7.5) and means nothing.
-            return self._next() if self._server else Pong()
-        if buffer == b"\r" or not buffer:
+        if self._broken:
             return None
-        end = buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
-        if end < 0:
-            self._scanned = len(buffer)
-            if len(buffer) > MAXIMUM_HEAD:
-                raise self._lost(f"the header is longer than {MAXIMUM_HEAD} bytes", len(buffer), 513)
-            return None
-        if end > MAXIMUM_HEAD:
-            raise self._lost(f"the header is longer than {MAXIMUM_HEAD} bytes", end, 513)
-        self._wanted = end + 4 + self._body_length(end)
-        return self._take()
+        try:
+            return self._cut()
+        except SipParseError as error:
+            end = self._buffer.find(b"\r\n\r\n")
+            head = bytes(self._buffer[: end if end >= 0 else MAXIMUM_HEAD])
+            self._broken = True
+            self._buffer.clear()
+            return Broken(error, head)
 
-    def _take(self) -> bytes | None:
-        if len(self._buffer) < self._wanted:
+    def _cut(self) -> Frame | None:
+        buffer = self._buffer
+        if not self._wanted:
+            while buffer.startswith(b"\r\n"):
+                if not self._server:
+                    del buffer[:2]
+                    return Pong()
+                if len(buffer) < 4 and b"\r\n\r\n".startswith(buffer):
+                    return None
+                if buffer.startswith(b"\r\n\r\n"):
+                    del buffer[:4]
+                    return Ping()
+                # A single CRLF between messages means nothing (RFC 3261 section 7.5).
+                del buffer[:2]
+            end = buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
+            if max(end, len(buffer) if end < 0 else 0) > MAXIMUM_HEAD:
+                raise SipParseError(f"the header is longer than {MAXIMUM_HEAD} bytes", where="header", status=513)
+            if end < 0:
+                self._scanned = len(buffer)
+                return None
+            self._wanted = end + 4 + _body_length(bytes(buffer[:end]))
+        if len(buffer) < self._wanted:
             return None
-        frame = bytes(self._buffer[: self._wanted])
-        del self._buffer[: self._wanted]
+        frame = bytes(buffer[: self._wanted])
+        del buffer[: self._wanted]
         self._wanted = self._scanned = 0
         return frame
 
-    def _body_length(self, end: int) -> int:
-        head = bytes(self._buffer[:end])
-        lengths = set()
-        for name, value in _LINE.findall(_FOLD.sub(b" ", head)):
-            if field_key(name.strip(b" \t").decode("latin-1")) == "content-length":
-                lengths.add(value.strip(b" \t").decode("latin-1"))
-        if len(lengths) != 1:
-            what = "contradictory values" if lengths else "the header is missing"
-            raise self._lost(f"{what}, the stream cannot be framed", end, 400)
-        try:
-            length = parse_number(lengths.pop(), "Content-Length", clause="RFC 3261 section 18.3")
-        except SipParseError:
-            self.broken = head
-            raise
-        if length > MAXIMUM_BODY:
-            raise self._lost(f"the body is longer than {MAXIMUM_BODY} bytes", end, 413)
-        return length
 
-    def _lost(self, what: str, end: int, status: int) -> SipParseError:
-        self.broken = bytes(self._buffer[:end])
-        return SipParseError(what, where="Content-Length", clause="RFC 3261 section 18.3", status=status)
+def _body_length(head: bytes) -> int:
+    lengths = set()
+    for name, value in _LINE.findall(_FOLD.sub(b" ", head)):
+        if field_key(name.strip(b" \t").decode("latin-1")) == "content-length":
+            lengths.add(value.strip(b" \t").decode("latin-1"))
+    if len(lengths) != 1:
+        raise SipParseError(
+            "two values contradict each other" if lengths else "without the header a stream cannot be framed",
+            where="Content-Length",
+            clause="RFC 3261 section 18.3",
+        )
+    length = parse_number(lengths.pop(), "Content-Length", clause="RFC 3261 section 18.3")
+    if length > MAXIMUM_BODY:
+        raise SipParseError(f"the body is longer than {MAXIMUM_BODY} bytes", where="Content-Length", status=413)
+    return length

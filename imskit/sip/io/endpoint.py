@@ -1,0 +1,238 @@
+"""Joins an engine (`imskit.engine`) with the transports and the clock.
+
+Messages that arrive become ``Received`` events, ``Transmit`` outputs are sent, one timer serves ``deadline()``, and
+every other output goes to the owner's callback.  What cannot be parsed never reaches the engine: it is logged in
+one line, and answered where `SipParseError` says so and the message can be answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections import deque
+from collections.abc import Callable
+
+from imskit.engine import Engine, Tick
+from imskit.sip.engine.events import FlowClosed, Received, Transmit, TransportFailed
+from imskit.sip.io.resolver import ResolutionError, Resolver, is_address
+from imskit.sip.io.transport import HandshakeCheck, Limits, TransportError, Transports
+from imskit.sip.wire.errors import SipParseError
+from imskit.sip.wire.flow import Address, Flow, Target, Transport
+from imskit.sip.wire.message import Message, Request, Response
+from imskit.sip.wire.validate import parse_and_validate, refusal
+from imskit.tasks import spawn
+
+_log = logging.getLogger(__name__)
+
+_COMPLAINTS = 20
+"""Lines about malformed input in `_COMPLAINT_SECONDS`; the rest is counted."""
+_COMPLAINT_SECONDS = 10.0
+
+
+class Endpoint[Event, Output]:
+    """Drives one engine; see the module's text.  Use it from one event loop only.
+
+    ``on_output`` is called with every output but ``Transmit``; it may call `handle`: the event is then taken in
+    when the engine has been drained.
+    """
+
+    def __init__(
+        self,
+        engine: Engine[Event | Received | TransportFailed | FlowClosed, Output | Transmit],
+        on_output: Callable[[Output], None],
+        *,
+        client_tls: ssl.SSLContext | None = None,
+        resolver: Resolver | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.engine = engine
+        self._on_output = on_output
+        self._loop = asyncio.get_running_loop()
+        self.transports = Transports(self, client_tls=client_tls, limits=limits)
+        self._resolver = resolver
+        self._events: deque[Event | Received | TransportFailed | FlowClosed | Tick] = deque()
+        self._busy = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._complaints = 0
+        self._complaint_window = 0.0
+
+    @property
+    def now(self) -> float:
+        """The clock that the engine is driven by, in seconds."""
+        return self._loop.time()
+
+    async def listen(
+        self,
+        transport: Transport,
+        address: Address,
+        *,
+        tls: ssl.SSLContext | None = None,
+        check: HandshakeCheck | None = None,
+    ) -> Address:
+        """Listen; as `Transports.listen`."""
+        return await self.transports.listen(transport, address, tls=tls, check=check)
+
+    def handle(self, event: Event) -> None:
+        """Give the engine an event and carry out what it says.
+
+        Raises what the engine raises for it, after the drain; from inside ``on_output`` it only queues the event.
+        """
+        self._events.append(event)
+        if not self._busy:
+            self._run(raising=True)
+
+    async def close(self) -> None:
+        """Stop the timer and close every socket; the engine gets no further event."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.transports.close()
+
+    # ---- the loop --------------------------------------------------------------------------------------------
+
+    def _deliver(self, event: Received | TransportFailed | FlowClosed | Tick) -> None:
+        if self._closed:
+            return
+        self._events.append(event)
+        if not self._busy:
+            self._run(raising=False)
+
+    def _run(self, *, raising: bool) -> None:
+        self._busy = True
+        failure: Exception | None = None
+        try:
+            while self._events:
+                event = self._events.popleft()
+                try:
+                    self.engine.handle(event, self.now)
+                except Exception as error:
+                    if raising and failure is None:
+                        failure = error
+                    else:
+                        # A fault of one event must not stop the element for all others.
+                        _log.exception("%s: %s failed", type(self.engine).__name__, type(event).__name__)
+                raising = False
+                self._drain()
+        finally:
+            self._busy = False
+            self._arm()
+        if failure is not None:
+            raise failure
+
+    def _drain(self) -> None:
+        while (output := self.engine.poll()) is not None:
+            if isinstance(output, Transmit):
+                self._transmit(output)
+                continue
+            try:
+                self._on_output(output)
+            except Exception:
+                _log.exception("handling %s failed", type(output).__name__)
+
+    def _arm(self) -> None:
+        deadline = None if self._closed else self.engine.deadline()
+        if self._timer is not None:
+            if deadline is not None and self._timer.when() == deadline:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._deliver(Tick())
+
+    # ---- out -------------------------------------------------------------------------------------------------
+
+    def _transmit(self, transmit: Transmit) -> None:
+        data = transmit.message.encode()
+        destination = transmit.destination
+
+        def failed(reason: str) -> None:
+            if transmit.fallback is not None and isinstance(destination, Flow):
+                # RFC 3261 section 18.2.2: the connection of the request is gone, open one to the Via's address.
+                self._send(data, transmit.fallback, finally_failed)
+            else:
+                finally_failed(reason)
+
+        def finally_failed(reason: str) -> None:
+            _log.info("%s to %s not sent: %s", _summary(transmit.message), destination, reason)
+            if transmit.key is not None:
+                self._deliver(TransportFailed(transmit.key, reason))
+
+        _log.debug("send %s to %s", _summary(transmit.message), destination)
+        self._send(data, destination, failed)
+
+    def _send(self, data: bytes, destination: Flow | Target, failed: Callable[[str], None]) -> None:
+        if isinstance(destination, Target) and not is_address(destination.address[0]):
+            spawn(self._resolve_and_send(data, destination, failed), f"resolve {destination}")
+        else:
+            self.transports.send(data, destination, failed)
+
+    async def _resolve_and_send(self, data: bytes, target: Target, failed: Callable[[str], None]) -> None:
+        host, port = target.address
+        if self._resolver is None:
+            self._resolver = Resolver()
+        try:
+            addresses = await self._resolver.addresses(host)
+        except ResolutionError as error:
+            failed(str(error))
+            return
+        reasons = []
+        for address in addresses:
+            attempt = Target(target.transport, (address, port), target.host or host)
+            try:
+                await self.transports.open(attempt)
+            except TransportError as error:
+                reasons.append(str(error))
+                continue
+            self.transports.send(data, attempt, failed)
+            return
+        failed("; ".join(reasons))
+
+    # ---- in (the Receiver of the transports) -----------------------------------------------------------------
+
+    def received(self, data: bytes, flow: Flow) -> None:
+        """Take in the bytes of one whole message."""
+        try:
+            message = parse_and_validate(data)
+        except SipParseError as error:
+            self.malformed(data, error, flow)
+            return
+        _log.debug("received %s over %s", _summary(message), flow)
+        self._deliver(Received(message, flow))
+
+    def malformed(self, head: bytes, error: SipParseError, flow: Flow) -> None:
+        """Log a malformed message and answer it if it can be answered."""
+        answer = refusal(head, error)
+        self._complain(flow, error, answer)
+        if answer is not None and not self._closed:
+            self.transports.send(answer.encode(), flow, lambda _: None)
+
+    def closed(self, flow: Flow, reason: str) -> None:
+        """Tell the engine that a connection is gone."""
+        self._deliver(FlowClosed(flow, reason))
+
+    def _complain(self, flow: Flow, error: SipParseError, answer: Response | None) -> None:
+        if self.now - self._complaint_window > _COMPLAINT_SECONDS:
+            if self._complaints > _COMPLAINTS:
+                _log.warning("%d more malformed messages", self._complaints - _COMPLAINTS)
+            self._complaints, self._complaint_window = 0, self.now
+        self._complaints += 1
+        if self._complaints <= _COMPLAINTS:
+            outcome = f"answered {answer.status}" if answer is not None else "dropped"
+            _log.warning("malformed message over %s %s: %s", flow, outcome, error.brief)
+
+
+def _summary(message: Message) -> str:
+    """Name a message without identities."""
+    try:
+        cseq = str(message.cseq)
+    except SipParseError:
+        cseq = "?"
+    if isinstance(message, Request):
+        return f"{message.method} (CSeq {cseq})"
+    return f"{message.status} (CSeq {cseq})" if isinstance(message, Response) else cseq

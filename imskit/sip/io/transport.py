@@ -1,0 +1,302 @@
+"""The sockets of one SIP element: listeners, connections, and the table of its flows (RFC 3261 section 18).
+
+UDP, TCP, TLS and WebSocket (RFC 7118), IPv4 and IPv6.  What comes in goes to a `Receiver` as the bytes of one whole
+message with the `Flow` it came over; what goes out names a flow, or a `Target` for which a flow is found or made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from imskit.sip.wire.errors import SipParseError
+from imskit.sip.wire.flow import Address, Flow, Target, Transport
+from imskit.tasks import spawn
+
+_log = logging.getLogger(__name__)
+_ids = itertools.count(1)
+
+type HandshakeCheck = Callable[[Mapping[str, str]], tuple[int, str] | None]
+"""Judges a WebSocket handshake by its headers (lower-case names; values of repeated ones joined by a comma).
+
+``None`` lets it in; an HTTP status and a reason keep it out: the place for Origin and shared secrets.
+"""
+
+
+class TransportError(Exception):
+    """A message could not be sent, or no connection could be had; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what peers may take."""
+
+    connections: int = 10_000
+    """Connections accepted at a time; more are closed at once."""
+    connect_seconds: float = 10.0
+    """For a connection with its TLS and WebSocket handshakes."""
+    stall_seconds: float = 30.0
+    """For the rest of a message that has begun on a stream."""
+    unsent_bytes: int = 4 * 1024 * 1024
+    """Waiting for a peer that does not read; more and the connection is closed."""
+    ping_seconds: float = 30.0
+    """Between WebSocket pings, and to wait for their answer."""
+    pong_seconds: float = 10.0
+    """To wait for the answer to a CRLF keep-alive (RFC 5626 section 4.4.1)."""
+
+
+class Receiver(Protocol):
+    """Takes what the transports receive."""
+
+    def received(self, data: bytes, flow: Flow) -> None:
+        """Take in the bytes of one whole message, well formed or not."""
+
+    def malformed(self, head: bytes, error: SipParseError, flow: Flow) -> None:
+        """Take note of a stream that lost its framing; it is closed after this call."""
+
+    def closed(self, flow: Flow, reason: str) -> None:
+        """Take note that a connection is gone."""
+
+
+class Link(ABC):
+    """One connection: TCP, TLS or WebSocket."""
+
+    flow: Flow
+    outgoing: Target | None = None
+    """For what target it was made; ``None``: the peer made it."""
+
+    @abstractmethod
+    def send(self, data: bytes) -> None:
+        """Send one message; raises `TransportError`."""
+
+    @abstractmethod
+    def keep_alive(self, seconds: float) -> None:
+        """Send a keep-alive every ``seconds``, and close the connection if one is not answered."""
+
+    @abstractmethod
+    def close(self, reason: str) -> None:
+        """Close it; the receiver hears of it."""
+
+    @abstractmethod
+    async def wait_closed(self) -> None:
+        """Wait until the socket is gone."""
+
+
+def next_flow_id() -> int:
+    """Return a number that no other flow of this process has."""
+    return next(_ids)
+
+
+def peer_address(name: object) -> Address:
+    """Return host and port of what the socket layer calls an address; IPv4-mapped IPv6 comes as IPv4."""
+    if isinstance(name, tuple) and len(name) >= 2:
+        host = str(name[0]).partition("%")[0]
+        if host.lower().startswith("::ffff:") and "." in host:
+            host = host[7:]
+        return host, int(name[1])
+    return "", 0
+
+
+class Transports:
+    """The sockets and the flow table; see the module's text."""
+
+    def __init__(
+        self, receiver: Receiver, *, client_tls: ssl.SSLContext | None = None, limits: Limits | None = None
+    ) -> None:
+        """``client_tls`` verifies servers on TLS and WSS; ``None``: the system's certificates."""
+        # Imported here because each of them builds on this module's Link.
+        from imskit.sip.io.stream import StreamTransport
+        from imskit.sip.io.udp import UdpTransport
+        from imskit.sip.io.websocket import WebSocketTransport
+
+        self.receiver = receiver
+        self.limits = limits or Limits()
+        self._client_tls = client_tls
+        self._links: dict[int, Link] = {}
+        self._outgoing: dict[Target, Link] = {}
+        self._connecting: dict[Target, tuple[asyncio.Future[Link], asyncio.Task[None]]] = {}
+        self._accepted = 0
+        self._closing = False
+        self._udp = UdpTransport(receiver)
+        self._streams = StreamTransport(self)
+        self._websockets = WebSocketTransport(self)
+
+    # ---- set-up ----------------------------------------------------------------------------------------------
+
+    async def listen(
+        self,
+        transport: Transport,
+        address: Address,
+        *,
+        tls: ssl.SSLContext | None = None,
+        check: HandshakeCheck | None = None,
+    ) -> Address:
+        """Listen on one address and return it with its real port (0 lets the system choose).
+
+        Use a definite address, not a wildcard: it stands in Via.  TLS and WSS need ``tls``; ``check`` judges
+        WebSocket handshakes.  Raises `OSError`.
+        """
+        if (tls is None) == (transport in ("TLS", "WSS")):
+            raise ValueError(f"a TLS context is for TLS and WSS, this is {transport}")
+        if transport == "UDP":
+            bound = await self._udp.listen(address)
+        elif transport in ("TCP", "TLS"):
+            bound = await self._streams.listen(address, tls)
+        else:
+            bound = await self._websockets.listen(address, tls, check)
+        _log.info("listening on %s %s port %d", transport, *bound)
+        return bound
+
+    async def close(self) -> None:
+        """Close every listener and connection."""
+        self._closing = True
+        for future, task in list(self._connecting.values()):
+            task.cancel()
+            if not future.done():
+                future.set_exception(TransportError("this side is shutting down"))
+        await self._websockets.stop_listening()
+        await self._streams.stop_listening()
+        links = list(self._links.values())
+        for link in links:
+            link.close("this side is shutting down")
+        await asyncio.gather(*(link.wait_closed() for link in links))
+        self._udp.close()
+
+    # ---- sending ---------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes, destination: Flow | Target, failed: Callable[[str], None]) -> None:
+        """Send one message; ``failed`` is called with the reason, at once or later, if it cannot be sent.
+
+        Messages to the same destination keep their order.
+        """
+        try:
+            if isinstance(destination, Flow):
+                self._send_on_flow(data, destination)
+            elif destination.transport == "UDP":
+                self._udp.send(data, destination.address, None)
+            elif (link := self._outgoing.get(destination)) is not None:
+                link.send(data)
+            else:
+                spawn(self._connect_and_send(data, destination, failed), f"SIP connection to {destination}")
+        except TransportError as error:
+            failed(str(error))
+
+    async def open(self, target: Target) -> Flow:
+        """Return a flow to ``target``, connecting if there is none yet; raises `TransportError`."""
+        if target.transport == "UDP":
+            return self._udp.flow(target.address)
+        return (await self._link(target)).flow
+
+    def keep_alive(self, flow: Flow, seconds: float) -> None:
+        """Keep a connection open by RFC 5626 section 4.4.1 (CRLF) or WebSocket pings; UDP has STUN for that.
+
+        Raises `TransportError` if the connection is gone.
+        """
+        self._link_of(flow).keep_alive(seconds)
+
+    def drop(self, flow: Flow, reason: str) -> None:
+        """Close the connection of a flow, if it is still there."""
+        if (link := self._links.get(flow.id)) is not None:
+            link.close(reason)
+
+    def _send_on_flow(self, data: bytes, flow: Flow) -> None:
+        if flow.transport == "UDP":
+            self._udp.send(data, flow.remote, flow.local)
+        else:
+            self._link_of(flow).send(data)
+
+    def _link_of(self, flow: Flow) -> Link:
+        link = self._links.get(flow.id)
+        if link is None:
+            raise TransportError("the connection is gone")
+        return link
+
+    async def _connect_and_send(self, data: bytes, target: Target, failed: Callable[[str], None]) -> None:
+        try:
+            (await self._link(target)).send(data)
+        except TransportError as error:
+            failed(str(error))
+
+    async def _link(self, target: Target) -> Link:
+        if (link := self._outgoing.get(target)) is not None:
+            return link
+        if target not in self._connecting:
+            future: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+            task = spawn(self._establish(target, future), f"SIP connection to {target}")
+            self._connecting[target] = future, task
+        # Several may wait for the same connection; one that is cancelled must not take it from the others.
+        return await asyncio.shield(self._connecting[target][0])
+
+    async def _establish(self, target: Target, future: asyncio.Future[Link]) -> None:
+        try:
+            link = await self._connect(target)
+            if not future.done():
+                future.set_result(link)
+        except TransportError as error:
+            if not future.done():
+                future.set_exception(error)
+        finally:
+            del self._connecting[target]
+
+    async def _connect(self, target: Target) -> Link:
+        if self._closing:
+            raise TransportError("this side is shutting down")
+        tls = self._tls() if target.transport in ("TLS", "WSS") else None
+        try:
+            async with asyncio.timeout(self.limits.connect_seconds):
+                if target.transport in ("TCP", "TLS"):
+                    return await self._streams.connect(target, tls)
+                return await self._websockets.connect(target, tls)
+        except TimeoutError:
+            raise TransportError(f"{target}: no connection within {self.limits.connect_seconds:g} s") from None
+        except OSError as error:
+            raise TransportError(f"{target}: {error.strerror or error}") from error
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._client_tls is None:
+            self._client_tls = ssl.create_default_context()
+        return self._client_tls
+
+    # ---- what links report -----------------------------------------------------------------------------------
+
+    def admit(self) -> bool:
+        """Tell whether one more connection may be accepted."""
+        return not self._closing and self._accepted < self.limits.connections
+
+    def opened(self, link: Link) -> None:
+        """Enter a connection into the table."""
+        self._links[link.flow.id] = link
+        if link.outgoing is None:
+            self._accepted += 1
+        else:
+            self._outgoing[link.outgoing] = link
+        _log.debug("opened %s", link.flow)
+
+    def lost(self, link: Link, reason: str) -> None:
+        """Take a connection out of the table and tell the receiver."""
+        if self._links.pop(link.flow.id, None) is None:
+            return
+        if link.outgoing is None:
+            self._accepted -= 1
+        else:
+            del self._outgoing[link.outgoing]
+        _log.debug("closed %s: %s", link.flow, reason)
+        self.receiver.closed(link.flow, reason)
+
+
+def source_address(destination: str) -> str | None:
+    """Return the local address from which the system reaches ``destination``, ``None`` if it does not."""
+    family = socket.AF_INET6 if ":" in destination else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((destination, 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return None

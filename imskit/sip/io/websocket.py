@@ -1,0 +1,231 @@
+"""SIP over WebSocket (RFC 7118): one message a WebSocket message, text or binary, subprotocol ``sip``."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.connection import Connection
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, NegotiationError
+from websockets.http11 import Request as HttpRequest
+from websockets.http11 import Response as HttpResponse
+from websockets.typing import Subprotocol
+
+from imskit.sip.io.transport import Link, TransportError, next_flow_id, peer_address
+from imskit.sip.wire.flow import Address, Flow, Target, Transport
+from imskit.sip.wire.grammar import host_port
+from imskit.sip.wire.message import MAXIMUM_BODY, MAXIMUM_HEAD
+from imskit.tasks import spawn
+
+if TYPE_CHECKING:
+    from imskit.sip.io.transport import HandshakeCheck, Transports
+
+_log = logging.getLogger(__name__)
+# At debug level the library writes every header and message: cookies, tokens and identities.
+_library_log = logging.getLogger(f"{__name__}.library")
+_library_log.setLevel(logging.WARNING)
+
+_SIP = Subprotocol("sip")
+_MAXIMUM = MAXIMUM_HEAD + MAXIMUM_BODY
+
+
+class WebSocketTransport:
+    """Listeners and connections over WebSocket."""
+
+    def __init__(self, owner: Transports) -> None:
+        self._owner = owner
+        self._servers: list[Server] = []
+
+    async def listen(self, address: Address, tls: ssl.SSLContext | None, check: HandshakeCheck | None) -> Address:
+        """Start a listener and return its address."""
+        limits = self._owner.limits
+        kind: Transport = "WSS" if tls else "WS"
+
+        def judge(connection: ServerConnection, request: HttpRequest) -> HttpResponse | None:
+            return self._judge(connection, request, check)
+
+        async def serve_one(connection: ServerConnection) -> None:
+            await WebSocketLink(self._owner, kind, connection, None).run()
+
+        server = await serve(
+            serve_one,
+            *address,
+            ssl=tls,
+            process_request=judge,
+            select_subprotocol=_select,
+            compression=None,
+            server_header=None,
+            open_timeout=limits.connect_seconds,
+            ping_interval=limits.ping_seconds,
+            ping_timeout=limits.ping_seconds,
+            close_timeout=1.0,
+            max_size=_MAXIMUM,
+            logger=_library_log,
+        )
+        self._servers.append(server)
+        return peer_address(next(iter(server.sockets)).getsockname())
+
+    async def connect(self, target: Target, tls: ssl.SSLContext | None) -> WebSocketLink:
+        """Connect; raises `OSError` or `TransportError`."""
+        limits = self._owner.limits
+        host, port = target.address
+        name = target.host or host
+        scheme = "wss" if tls else "ws"
+        try:
+            connection = await connect(
+                f"{scheme}://{host_port(name, port)}/",
+                host=host,
+                port=port,
+                ssl=tls,
+                subprotocols=[_SIP],
+                compression=None,
+                user_agent_header=None,
+                proxy=None,
+                open_timeout=None,
+                ping_interval=limits.ping_seconds,
+                ping_timeout=limits.ping_seconds,
+                close_timeout=1.0,
+                max_size=_MAXIMUM,
+                logger=_library_log,
+            )
+        except InvalidHandshake as error:
+            raise TransportError(f"{target}: {error}") from error
+        if connection.subprotocol != _SIP:
+            await connection.close()
+            # RFC 7118 section 4: the client must fail the connection.
+            raise TransportError(f"{target}: the server does not speak the subprotocol sip")
+        link = WebSocketLink(self._owner, target.transport, connection, target)
+        spawn(link.run(), f"SIP over {link.flow}")
+        return link
+
+    async def stop_listening(self) -> None:
+        """Close the listeners; connections stay."""
+        for server in self._servers:
+            server.close(close_connections=False)
+        self._servers.clear()
+
+    def _judge(
+        self, connection: ServerConnection, request: HttpRequest, check: HandshakeCheck | None
+    ) -> HttpResponse | None:
+        if not self._owner.admit():
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
+        if check is None:
+            return None
+        headers: dict[str, str] = {}
+        for name, value in request.headers.raw_items():
+            key = name.lower()
+            headers[key] = f"{headers[key]}, {value}" if key in headers else value
+        verdict = check(headers)
+        if verdict is None:
+            return None
+        status, reason = verdict
+        _log.warning("WebSocket handshake refused with %d: %s", status, reason)
+        return connection.respond(http.HTTPStatus(status), f"{reason}\n")
+
+
+def _select(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol:
+    if _SIP not in offered:
+        raise NegotiationError("the subprotocol sip is needed (RFC 7118 section 4)")
+    return _SIP
+
+
+class WebSocketLink(Link):
+    """One WebSocket connection."""
+
+    def __init__(
+        self,
+        owner: Transports,
+        transport: Transport,
+        connection: ClientConnection | ServerConnection,
+        outgoing: Target | None,
+    ) -> None:
+        self._owner = owner
+        self._connection: Connection = connection
+        self.outgoing = outgoing
+        self.flow = Flow(
+            transport,
+            peer_address(connection.local_address),
+            peer_address(connection.remote_address),
+            next_flow_id(),
+        )
+        self._unsent: deque[str | bytes] = deque()
+        self._unsent_bytes = 0
+        self._wake = asyncio.Event()
+        self._reason = ""
+        self._done = asyncio.Event()
+        owner.opened(self)
+
+    async def run(self) -> None:
+        """Receive until the connection ends."""
+        writer = spawn(self._write(), f"write {self.flow}")
+        try:
+            async for data in self._connection:
+                self._take(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else bytes(data))
+        except ConnectionClosed as error:
+            self._reason = self._reason or str(error)
+        finally:
+            writer.cancel()
+            self._owner.lost(self, self._reason or "the peer closed it")
+            self._done.set()
+
+    def send(self, data: bytes) -> None:
+        """Send one message: as text if it is UTF-8, which every peer takes, else as binary."""
+        if self._reason or self._done.is_set():
+            raise TransportError("the connection is gone")
+        self._unsent_bytes += len(data)
+        if self._unsent_bytes > self._owner.limits.unsent_bytes:
+            self.close("the peer does not read")
+            raise TransportError("the peer does not read")
+        try:
+            self._unsent.append(data.decode())
+        except UnicodeDecodeError:
+            self._unsent.append(data)
+        self._wake.set()
+
+    def keep_alive(self, seconds: float) -> None:
+        """Do nothing: WebSocket pings run on every connection (`Limits.ping_seconds`)."""
+
+    def close(self, reason: str) -> None:
+        """Close it."""
+        if not self._reason:
+            self._reason = reason
+            self._wake.set()
+
+    async def wait_closed(self) -> None:
+        """Wait for the end; a peer that does not take the rest is cut off."""
+        try:
+            async with asyncio.timeout(2.0):
+                await self._done.wait()
+        except TimeoutError:
+            self._connection.transport.abort()
+            await self._done.wait()
+
+    def _take(self, data: bytes) -> None:
+        if not data.strip(b"\r\n"):
+            # A CRLF keep-alive, as some browser stacks send it (RFC 5626 section 4.4.1).
+            if data == b"\r\n\r\n" and not self._reason:
+                self.send(b"\r\n")
+            return
+        self._owner.receiver.received(data, self.flow)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._unsent:
+                    data = self._unsent.popleft()
+                    self._unsent_bytes -= len(data)
+                    await self._connection.send(data)
+                if self._reason:
+                    await self._connection.close(1001, self._reason[:100])
+                    return
+        except ConnectionClosed:
+            return
