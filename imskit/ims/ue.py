@@ -44,6 +44,7 @@ from imskit.ims.profile import EXPIRES, MMTEL, UeProfile
 from imskit.ims.reginfo import MEDIA_TYPE, RegInfo, RegInfoError
 from imskit.sdp.errors import SdpError
 from imskit.sip.engine import user_agent_events as ua
+from imskit.sip.engine.events import SentBy
 from imskit.sip.engine.subscription import retry_delay
 from imskit.sip.engine.timers import TS24229_UE
 from imskit.sip.engine.user_agent import UserAgent
@@ -68,7 +69,10 @@ class ImsUe:
         self._tokens = tokens
         self._registration = reg.Registration(profile, tokens, retry)
         self._agent = UserAgent(
-            self._agent_profile(), tokens, TS24229_UE, sent_by={"UDP": profile.local, "TCP": profile.local}
+            self._agent_profile(),
+            tokens,
+            TS24229_UE,
+            sent_by={"UDP": SentBy(*profile.local), "TCP": SentBy(*profile.local)},
         )
         self._calls: dict[str, CallMachine] = {}
         self._outputs: deque[Output] = deque()

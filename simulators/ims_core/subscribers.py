@@ -94,7 +94,7 @@ class Hss:
             self._by_impi[subscriber.impi] = subscriber
             for impu in subscriber.impus:
                 key = identity_key(parse_uri(impu))
-                if key in self._by_impu:
+                if self._by_impu.get(key, subscriber) is not subscriber:
                     raise ValueError(f"two subscribers have the public identity {impu!r}")
                 self._by_impu[key] = subscriber
 

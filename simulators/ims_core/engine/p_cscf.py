@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from imskit.engine import Tokens
-from imskit.sip.engine.events import FlowClosed
+from imskit.sip.engine.events import FlowClosed, SentBy
 from imskit.sip.engine.proxy import (
     ContextEnded,
     Forward,
@@ -157,7 +157,7 @@ class PCscf:
         request.headers.add("P-Visited-Network-ID", f'"{self._visited_network}"')
         self._charge(request)
         self._contexts[asked.context] = _Context("register", binding, request.copy())
-        return Forward(asked.context, (ForwardTarget(destinations=(self._core,), sent_by=self._mw.address),))
+        return Forward(asked.context, (ForwardTarget(destinations=(self._core,), sent_by=SentBy(*self._mw.address)),))
 
     def _from_ue(self, asked: RouteRequest, now: float) -> Forward | Respond:
         """Clause 5.2.6.3: only a registered UE, with an identity of its own, by the way its registrar named."""
@@ -170,7 +170,7 @@ class PCscf:
             request.headers.remove(name)
         self._contexts[asked.context] = _Context("from-ue", binding, request.copy())
         if request.to.tag is not None:
-            return Forward(asked.context, (ForwardTarget(sent_by=self._mw.address),))
+            return Forward(asked.context, (ForwardTarget(sent_by=SentBy(*self._mw.address)),))
         request.headers.add("P-Asserted-Identity", asserted)
         self._charge(request)
         if tuple(str(route) for route in request.routes) != binding.service_route:
@@ -178,7 +178,7 @@ class PCscf:
             for route in binding.service_route:
                 request.headers.add("Route", route)
         record = self._record_route(binding, inward=True) if request.method in _RECORDED else None
-        target = ForwardTarget(record_route=record, sent_by=self._mw.address)
+        target = ForwardTarget(record_route=record, sent_by=SentBy(*self._mw.address))
         return Forward(asked.context, (target,), request)
 
     def _towards_ue(self, asked: RouteRequest, now: float) -> Forward | Respond:
@@ -194,7 +194,7 @@ class PCscf:
         initial = request.to.tag is None
         record = self._record_route(binding, inward=False) if initial and request.method in _RECORDED else None
         local = binding.flow.local
-        target = ForwardTarget(destinations=(binding.flow,), record_route=record, sent_by=local)
+        target = ForwardTarget(destinations=(binding.flow,), record_route=record, sent_by=SentBy(*local))
         return Forward(asked.context, (target,), request)
 
     # ---- responses ----------------------------------------------------------------------------------------------

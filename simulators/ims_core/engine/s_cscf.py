@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from imskit.engine import Tick, Tokens
 from imskit.sip.engine.dialog import next_hop
-from imskit.sip.engine.events import ResponseReceived, SendRequest, TransactionFailed, TransactionTimeout
+from imskit.sip.engine.events import ResponseReceived, SendRequest, SentBy, TransactionFailed, TransactionTimeout
 from imskit.sip.engine.proxy import (
     ContextEnded,
     Forward,
@@ -56,7 +56,8 @@ class SCscf:
         self._notifier = RegEventNotifier(
             f"<sip:{host}:{port}>", tokens, self.registrar.registration, self._to_send.append
         )
-        self._proxy = ProxyCore(tokens, own=[(host, port), (domain, None)])
+        name = SentBy(host, port)
+        self._proxy = ProxyCore(tokens, own=[(host, port), (domain, None)], sent_by={"UDP": name, "TCP": name})
         self._outputs: deque[ProxyOutput] = deque()
         self._notifications: dict[str, Request] = {}
         self._subscribed: dict[str, Response] = {}
