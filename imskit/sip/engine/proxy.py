@@ -17,7 +17,6 @@ The owner sends requests of its own (a NOTIFY, a SUBSCRIBE) with `SendRequest` a
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -40,6 +39,7 @@ from imskit.sip.engine.events import (
     TransactionTimeout,
 )
 from imskit.sip.engine.layer import MAGIC, TransactionLayer
+from imskit.sip.engine.proxy_ack import AckForwarder
 from imskit.sip.engine.proxy_context import Branch, Final, ResponseContext, Waiting, choose_best
 from imskit.sip.engine.proxy_events import (
     ContextEnded,
@@ -90,9 +90,6 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_MOST_ACKS = 1_000
-"""ACKs that may wait for their owner; an ACK that is lost is sent again with the 2xx."""
-
 
 class ProxyCore:
     """The engine of this module's text.
@@ -130,9 +127,7 @@ class ProxyCore:
         self._contexts: dict[Key, ResponseContext] = {}
         self._branches: dict[Key, tuple[ResponseContext, Branch]] = {}
         self._resolving: dict[Key, tuple[ResponseContext, Branch]] = {}
-        self._acks: dict[Key, Request] = {}
-        self._resolving_acks: dict[Key, tuple[Request, SentBy | None]] = {}
-        self._ack_count = 0
+        self._acks = AckForwarder(self._salt, self._own, self._understood)
         self._answered: set[Key] = set()
         """Server transactions that the core answered without a context."""
         self._outputs: deque[ProxyOutput] = deque()
@@ -152,8 +147,7 @@ class ProxyCore:
                 self._resolved(key, destinations, now)
             case _:
                 self._layer.handle(event, now)
-        while (output := self._layer.poll()) is not None:
-            self._take(output, now)
+        self._drain(now)
 
     def poll(self) -> ProxyOutput | None:
         """Return the next output."""
@@ -173,12 +167,16 @@ class ProxyCore:
         """How many transactions there are."""
         return self._layer.transactions
 
+    def _drain(self, now: float) -> None:
+        while (output := self._layer.poll()) is not None:
+            self._take(output, now)
+
     def _take(self, output: Output, now: float) -> None:
         match output:
             case RequestReceived():
                 self._request(output, now)
             case AckReceived(request, flow):
-                self._ack(request, flow)
+                self._put(self._acks.received(request, flow))
             case CancelReceived(key, request, _):
                 self._cancel_received(key, request, now)
             case ResponseReceived(key, response, flow) if key in self._branches:
@@ -228,8 +226,8 @@ class ProxyCore:
         self._outputs.append(RouteRequest(key, request, flow, own_routes))
 
     def _forward(self, event: Forward, now: float) -> None:
-        if (ack := self._acks.pop(event.context, None)) is not None:
-            self._forward_ack(event.context, event.request or ack, event.targets, now)
+        if event.context in self._acks:
+            self._put_ack(self._acks.forward(event), now)
             return
         context = self._contexts.get(event.context)
         if context is None or context.server_ended:
@@ -286,9 +284,8 @@ class ProxyCore:
             self._attempt(context, branch, now)
 
     def _resolved(self, key: Key, destinations: tuple[Flow | Target, ...], now: float) -> None:
-        if (waiting_ack := self._resolving_acks.pop(key, None)) is not None:
-            if destinations:
-                self._send_ack(waiting_ack[0], destinations[0], waiting_ack[1], now)
+        if key in self._acks:
+            self._put_ack(self._acks.resolved(key, destinations), now)
             return
         context, branch = self._resolving.pop(key, (None, None))
         if context is None or branch is None or branch.done:
@@ -339,50 +336,18 @@ class ProxyCore:
             elif context.invite:
                 self._layer.handle(SendCancel(branch.current, headers), now)
 
-    # ---- ACK of 2xx ------------------------------------------------------------------------------------------
+    def _put(self, output: ProxyOutput | None) -> None:
+        if output is not None:
+            self._outputs.append(output)
 
-    def _ack(self, request: Request, flow: Flow) -> None:
-        request = request.copy()
-        try:
-            if validate(request, self._understood) is not None:
-                return
-            if loops(request, loop_mark(request, self._salt)):
-                return
-            own_routes = take_own_routes(request, self._own)
-        except SipParseError as error:
-            _log.info("bad ACK over %s: %s", flow, error)
-            return
-        self._ack_count += 1
-        key = f"ack-{self._ack_count}"
-        _bounded(self._acks)
-        self._acks[key] = request
-        self._outputs.append(RouteRequest(key, request, flow, own_routes))
-
-    def _forward_ack(self, key: Key, ack: Request, targets: tuple[ForwardTarget, ...], now: float) -> None:
-        if not targets:
-            return
-        target = targets[0]
-        try:
-            prepared = prepare(ack, target, incoming_breadth(ack))
-            where = destinations_of(target, prepared)
-        except SipParseError as error:
-            _log.info("an ACK cannot be forwarded: %s", error)
-            return
-        if isinstance(where, SipUri):
-            _bounded(self._resolving_acks)
-            self._resolving_acks[key] = (prepared, target.sent_by)
-            self._outputs.append(Resolve(key, where))
-        elif where:
-            self._send_ack(prepared, where[0], target.sent_by, now)
-
-    def _send_ack(self, ack: Request, destination: Flow | Target, sent_by: SentBy | None, now: float) -> None:
-        # The same ACK gets the same branch each time (section 16.11).
-        top = f"{self._salt}\0{ack.headers.first_element('Via')}\0{ack.uri}"
-        value = MAGIC + hashlib.sha256(top.encode("utf-8", "surrogateescape")).hexdigest()[:20]
-        try:
-            self._layer.handle(SendStateless(ack, destination, sent_by, value), now)
-        except ValueError as error:
-            _log.error("an ACK cannot be forwarded: %s", error)
+    def _put_ack(self, ack: SendStateless | Resolve | None, now: float) -> None:
+        if isinstance(ack, SendStateless):
+            try:
+                self._layer.handle(ack, now)
+            except ValueError as error:
+                _log.error("an ACK cannot be forwarded: %s", error)
+        else:
+            self._put(ack)
 
     # ---- responses -------------------------------------------------------------------------------------------
 
@@ -464,10 +429,11 @@ class ProxyCore:
         context.shown = None
         if response is not None:
             self._layer.handle(SendResponse(key, response), now)
+            self._drain(now)
         self._show(context)
 
     def _respond(self, key: Key, response: Response, now: float) -> None:
-        self._acks.pop(key, None)
+        self._acks.drop(key)
         context = self._contexts.get(key)
         if context is None:
             _log.debug("context %s has ended: %d not sent", key, response.status)
@@ -507,8 +473,3 @@ class ProxyCore:
             for branch in context.branches:
                 self._resolving.pop(f"{context.key}.{branch.number}", None)
             self._outputs.append(ContextEnded(context.key))
-
-
-def _bounded(waiting: dict[Key, Request] | dict[Key, tuple[Request, SentBy | None]]) -> None:
-    while len(waiting) >= _MOST_ACKS:
-        del waiting[next(iter(waiting))]

@@ -128,7 +128,7 @@ def build_flow(transport: Any = "UDP", local: str = "192.0.2.1", remote: str = "
 def received(
     method: str = "INVITE", branch: str = "z9hG4bKb1", transport: str = "UDP", host: str = "192.0.2.20", **fields: str
 ) -> Request:
-    """Build a request as a peer would send it: with its Via."""
+    """Build a request as a peer would send it: with its Via; ``uri`` may be among the ``fields``."""
     request = build_request(method, **fields)
     parameter = f";branch={branch}" if branch else ""
     request.headers.prepend("Via", f"SIP/2.0/{transport} {host}:5060{parameter}")
