@@ -58,7 +58,8 @@ class Codec:
     def write(self, media: MediaDescription) -> None:
         """Append this format to ``media``: its number, rtpmap and fmtp."""
         media.formats.append(str(self.payload_type))
-        media.add_attribute("rtpmap", str(RtpMap(self.payload_type, self.encoding, self.clock_rate, self.channels)))
+        rtp_map = RtpMap(self.payload_type, self.encoding, self.clock_rate, self.channels, self.channels_stated)
+        media.add_attribute("rtpmap", str(rtp_map))
         if self.parameters:
             media.add_attribute("fmtp", f"{self.payload_type} {self.parameters}")
 

@@ -65,13 +65,17 @@ class AgreedCodec:
 
 @dataclass(frozen=True, slots=True)
 class IceParameters:
-    """The peer's ICE side (RFC 8839).  ``complete``: no more candidates will follow."""
+    """The peer's ICE side (RFC 8839).
+
+    ``trickle``: more candidates may follow, if the signalling can carry them (RFC 8840); browsers say so even in
+    a description that has them all.
+    """
 
     ufrag: str
     pwd: str = field(repr=False)
     candidates: tuple[Candidate, ...] = ()
     lite: bool = False
-    complete: bool = True
+    trickle: bool = False
 
 
 @dataclass(frozen=True, slots=True)

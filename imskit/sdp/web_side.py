@@ -149,8 +149,8 @@ def _leg(
     media = remote.media[index]
     ufrag, pwd = _ice_credentials(remote, media)
     options = {option for value in remote.effective(media, "ice-options", str) for option in value.split()}
-    complete = "trickle" not in options or any(
-        section.attribute("end-of-candidates") is not None for section in (media, remote)
+    trickle = "trickle" in options and all(
+        section.attribute("end-of-candidates") is None for section in (media, remote)
     )
     ptime, maxptime = packet_times(media)
     return LegMedia(
@@ -169,7 +169,7 @@ def _leg(
             pwd,
             tuple(media.typed("candidate", Candidate.parse)),
             lite=remote.attribute("ice-lite") is not None,
-            complete=complete,
+            trickle=trickle,
         ),
         fingerprints=tuple(remote.effective(media, "fingerprint", Fingerprint.parse)),
         dtls_client=dtls_client,
