@@ -1,4 +1,4 @@
-"""Where to send a request for a SIP URI: NAPTR, SRV, A and AAAA (RFC 3263, RFC 2782, RFC 7118 section 7)."""
+"""Where to send a request for a SIP URI: NAPTR, SRV, A and AAAA (RFC 3263, RFC 2782, RFC 7118 section 5.5)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ _SERVICES: tuple[tuple[str, str, Transport], ...] = (
     ("SIPS+D2T", "_sips._tcp", "TLS"),
     ("SIP+D2U", "_sip._udp", "UDP"),
     ("SIP+D2T", "_sip._tcp", "TCP"),
-    ("SIPS+D2W", "_sips._ws", "WSS"),
-    ("SIP+D2W", "_sip._ws", "WS"),
+    # RFC 7118 section 5.5 names no SRV prefix: only NAPTR leads to SRV records.
+    ("SIPS+D2W", "", "WSS"),
+    ("SIP+D2W", "", "WS"),
 )
 _NAMED: dict[tuple[str, bool], Transport] = {
     ("udp", False): "UDP",
@@ -141,7 +142,7 @@ class Resolver:
         if transport is not None:
             # RFC 3263 section 4.2: no NAPTR where the transport is given.
             (prefix,) = {prefix for _, prefix, own in _SERVICES if own == transport}
-            return await self._by_srv(f"{prefix}.{host}", transport, name)
+            return await self._by_srv(f"{prefix}.{host}", transport, name) if prefix else []
         usable = [
             service
             for service in _SERVICES
@@ -151,7 +152,7 @@ class Resolver:
             if targets := await self._by_srv(replacement, own_transport, name):
                 return targets
         for _, prefix, own_transport in usable:
-            if not secure and own_transport in ("TLS", "WSS"):
+            if not prefix or (own_transport == "TLS" and not secure):
                 continue
             if targets := await self._by_srv(f"{prefix}.{host}", own_transport, name):
                 return targets
