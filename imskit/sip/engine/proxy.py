@@ -372,8 +372,6 @@ class ProxyCore:
                 context.final_chosen = True
                 self._queue(context, Final(response, flow, "received"))
             self._close(context, (), now)
-        elif branch.done or key != branch.current:
-            return
         elif response.status == 503 and branch.destinations and not context.closed:
             self._attempt(context, branch, now)
             self._advance(context, now)

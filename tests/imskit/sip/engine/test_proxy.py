@@ -531,6 +531,39 @@ def test_dead_destination_is_replaced_by_the_next(bench: Bench) -> None:
     assert bench.answer(24, 503) == ["-> ACK @24", "-> 500 INVITE @10"]
 
 
+def test_callee_that_was_reached_is_not_replaced(bench: Bench) -> None:
+    """It rang and then fell silent: the next address of the same target would ring the same user again."""
+    route = bench.begin()
+    bench.feed(Forward(route.context, (ForwardTarget("sip:bob@example.net", (callee(21), callee(22))),)))
+    bench.answer(21, 180)
+    lines = bench.wait(300)
+    assert [line for line in lines if "ended" not in line] == ["185 -> CANCEL @21", "217 -> 408 INVITE @10", "249 over"]
+
+
+def test_undeliverable_ack_of_a_failure_changes_nothing(bench: Bench) -> None:
+    route = bench.begin()
+    first = ForwardTarget("sip:bob@example.net", (callee(21), callee(22)))
+    bench.feed(Forward(route.context, (first, to(23))))
+    bench.answer(21, 486)
+    assert bench.feed(TransportFailed(bench.book.last(Transmit).key, "unreachable")) == []
+    assert bench.answer(23, 500) == ["-> ACK @23", "-> 486 INVITE @10"]
+
+
+def test_caller_that_is_gone_frees_the_callee(bench: Bench) -> None:
+    """The owner no longer relays anything: the server transaction ends and what rings is cancelled."""
+    bench.relay = False
+    bench.start(to(21))
+    lines = []
+    for _ in range(8):
+        bench.answer(21, 180)
+        lines += bench.wait(60)
+    assert [line for line in lines if "ready" not in line] == [
+        "0.2 -> 100 INVITE @10",
+        "370 -> CANCEL @21",
+        "402 over",
+    ]
+
+
 def test_unreachable_next_hop(bench: Bench) -> None:
     """Section 16.9: as if 503, which becomes 500 (16.7 step 6); the owner is told that it was the core's word."""
     bench.relay = False
