@@ -1,11 +1,14 @@
-"""Responses kept for as long as their TTLs allow (RFC 1035 section 7.4, RFC 2308)."""
+"""Responses kept for as long as their TTLs allow (RFC 1035 section 7.4, RFC 2308).
+
+Most names are asked for once: a response is taken in as it came, and read only when it is asked for again.
+"""
 
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from collections import OrderedDict
 
-from ue_agent.dns_proxy.wire.message import Response
+from ue_agent.dns_proxy.wire.message import DnsError, parse_response
 
 CAPACITY = 2000
 """Responses kept; the oldest goes first."""
@@ -15,57 +18,34 @@ MAXIMUM_SIZE = 4096
 _TTL = struct.Struct("!I")
 
 
-class Entry(NamedTuple):
-    """A response as the upstream sent it, and what is needed to hand it out later."""
+class Cache(OrderedDict[bytes, tuple[bytes, float]]):
+    """Maps a query (every byte but its ID, the name in lower case) to the response it got, and when."""
 
-    data: bytes
-    response: Response
-    stored: float
-    expires: float
+    def store(self, key: bytes, data: bytes, now: float) -> None:
+        """Take in the response to ``key``."""
+        if len(self) >= CAPACITY:
+            self.popitem(last=False)
+        if len(data) <= MAXIMUM_SIZE:
+            self[key] = data, now
 
+    def find(self, key: bytes, question: bytes, now: float) -> bytes | None:
+        """Return the response to ``key``, its TTLs reduced by its age; ``None`` if it may not be used (any more).
 
-class Cache:
-    """Maps a query (every byte but its ID, the name in lower case) to the response it got."""
-
-    def __init__(self, capacity: int = CAPACITY) -> None:
-        self._capacity = capacity
-        self._entries: dict[bytes, Entry] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def store(self, key: bytes, data: bytes, response: Response, now: float) -> None:
-        """Keep ``data`` if it may be kept."""
-        if response.ttl is None or len(data) > MAXIMUM_SIZE:
-            return
-        self._entries.pop(key, None)
-        if len(self._entries) >= self._capacity:
-            del self._entries[next(iter(self._entries))]
-        self._entries[key] = Entry(data, response, now, now + response.ttl)
-
-    def find(self, key: bytes, now: float) -> Entry | None:
-        """Return the entry for ``key`` unless it has expired."""
-        entry = self._entries.get(key)
-        if entry is not None and now >= entry.expires:
-            del self._entries[key]
+        ``question`` is the client's own question section: its letters may differ in case from the first asker's.
+        """
+        data, stored = self[key]
+        age = int(now - stored)
+        try:
+            response = parse_response(data)
+        except DnsError:
+            response = None
+        if response is None or response.ttl is None or age >= response.ttl:
+            del self[key]
             return None
-        return entry
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._entries.clear()
-
-
-def aged(entry: Entry, question: bytes, now: float) -> bytes:
-    """Return the kept response with its TTLs reduced by its age, and the client's ``question`` (ID apart).
-
-    ``question`` is the client's own question section, whose letters may differ in case from the first asker's.
-    """
-    message = bytearray(entry.data)
-    message[12 : 12 + len(question)] = question
-    age = int(now - entry.stored)
-    if age:
-        for offset in entry.response.ttl_offsets:
-            (ttl,) = _TTL.unpack_from(message, offset)
-            _TTL.pack_into(message, offset, max(ttl - age, 0) if ttl < 1 << 31 else 0)
-    return bytes(message)
+        message = bytearray(data)
+        message[12 : 12 + len(question)] = question
+        if age:
+            for offset in response.ttl_offsets:
+                (ttl,) = _TTL.unpack_from(message, offset)
+                _TTL.pack_into(message, offset, max(ttl - age, 0) if ttl < 1 << 31 else 0)
+        return bytes(message)

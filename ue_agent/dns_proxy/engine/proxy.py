@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from imskit.engine import Tick, Tokens
-from ue_agent.dns_proxy.engine.cache import Cache, aged
+from ue_agent.dns_proxy.engine.cache import Cache
 from ue_agent.dns_proxy.wire.local import LocalAnswers
 from ue_agent.dns_proxy.wire.message import (
     FORMERR,
@@ -28,14 +28,13 @@ from ue_agent.dns_proxy.wire.message import (
     Query,
     is_within,
     parse_query,
-    parse_response,
     refusal,
     truncated,
     wire_name,
 )
 from ue_agent.dns_proxy.wire.svcb import strip_hints
 
-SOCKETS = 8
+SOCKETS = 4
 """UDP sockets, each with a port of its own, to each upstream."""
 RETRY_S = 1.0
 """Seconds of silence after which the next upstream is asked."""
@@ -47,6 +46,8 @@ PROBE_S = 5.0
 """Seconds between two queries that also go to an upstream that is down, to learn of its recovery."""
 MAXIMUM_PENDING = 512
 """Queries waiting for an upstream at a time."""
+MAXIMUM_KNOWN = 64
+"""Spellings of local queries (type, flags, EDNS) whose answers are kept ready."""
 MAXIMUM_WAITERS = 64
 """Clients waiting for the answer to one such query."""
 
@@ -126,26 +127,26 @@ class Counters:
     """Messages from an upstream that match nothing asked: late, or forged."""
 
 
-class _Waiter(NamedTuple):
-    client: Hashable
-    data: bytes
-    query: Query
+type _Waiter = tuple[ClientQuery, Query]
 
 
-@dataclass(slots=True, eq=False)
 class _Pending:
-    key: bytes
-    stream: bool
-    query: Query
-    data: bytes
-    give_up: float
-    waiters: list[_Waiter] = field(default_factory=list)
-    asked: list[tuple[int, int, int]] = field(default_factory=list)
-    upstreams: list[int] = field(default_factory=list)
-    """Those not yet asked, best first."""
-    retry: float = 0.0
-    refused: bytes | None = None
-    """An upstream's negative answer, handed on when no other upstream has a better one."""
+    """A query on its way to the upstreams, and who waits for its answer."""
+
+    __slots__ = ("asked", "give_up", "key", "order", "refused", "retry", "stream", "waiters")
+
+    def __init__(self, key: bytes, waiter: _Waiter, order: tuple[int, ...], give_up: float) -> None:
+        self.key = key
+        self.stream = waiter[0].stream
+        self.waiters = [waiter]
+        """Whose first one's bytes were sent on."""
+        self.order = order
+        """Upstreams not yet asked in this round, best first."""
+        self.give_up = give_up
+        self.retry = 0.0
+        self.asked: list[tuple[int, int, int]] = []
+        self.refused: bytes | None = None
+        """An upstream's negative answer, handed on when no other upstream has a better one."""
 
 
 @dataclass(slots=True)
@@ -165,12 +166,18 @@ class DnsProxyEngine:
     def __init__(self, upstreams: int, answers: LocalAnswers, operator_domains: Sequence[str], tokens: Tokens) -> None:
         if upstreams < 1:
             raise ValueError("a DNS proxy needs an upstream server")
-        self.answers = answers
-        """What is answered locally; replaced when the device's address changes."""
+        self._answers = answers
+        self._known: dict[bytes, bytes] = {}
+        """Queries that were answered locally, and those answers, all but their IDs."""
         self.counters = Counters()
         self._domains = tuple(wire_name(domain) for domain in operator_domains)
         self._tokens = tokens
+        self._randoms: list[int] = []
+        """Unused random numbers of 32 bits."""
         self._health = [_Health() for _ in range(upstreams)]
+        self._order = tuple(range(upstreams))
+        """The upstreams, those that work first."""
+        self._all_up = True
         self._cache = Cache()
         self._outputs: deque[Output] = deque()
         self._pending: dict[tuple[bytes, bool], _Pending] = {}
@@ -183,6 +190,11 @@ class DnsProxyEngine:
     def upstreams_up(self) -> tuple[bool, ...]:
         """Which upstreams answer, as far as is known."""
         return tuple(not health.down for health in self._health)
+
+    def set_answers(self, answers: LocalAnswers) -> None:
+        """Replace what is answered locally: the device has another address."""
+        self._answers = answers
+        self._known.clear()
 
     def handle(self, event: Event | Tick, now: float) -> None:
         """Take in what happened at ``now`` (seconds)."""
@@ -211,152 +223,160 @@ class DnsProxyEngine:
     # -- clients
 
     def _client_query(self, event: ClientQuery, now: float) -> None:
-        data = event.data
+        client, data, stream = event
+        known = self._known.get(data[2:])
+        if known is not None:
+            self.counters.answered_locally += 1
+            self._outputs.append(Reply(client, data[:2] + known))
+            return
         try:
             query = parse_query(data)
         except DnsError as error:
             self.counters.malformed += 1
             if error.rcode is not None:
-                self._outputs.append(Reply(event.client, refusal(data, None, error.rcode)))
-            elif event.stream:
-                self._outputs.append(Hangup(event.client))
+                self._outputs.append(Reply(client, refusal(data, None, error.rcode)))
+            elif stream:
+                self._outputs.append(Hangup(client))
             return
-        if local := self.answers.find(data, query):
-            self.counters.answered_locally += 1
-            self._outputs.append(Reply(event.client, local))
-            return
+        if query.name in self._answers:
+            local = self._answers.find(data, query)
+            if local is not None:
+                self.counters.answered_locally += 1
+                if len(self._known) < MAXIMUM_KNOWN:
+                    self._known[data[2:]] = local[2:]
+                self._outputs.append(Reply(client, local))
+                return
         end = query.question_end
         key = data[2:12] + query.name + data[end - 4 :]
-        if entry := self._cache.find(key, now):
-            self.counters.answered_from_cache += 1
-            reply = data[:2] + aged(entry, data[12:end], now)[2:]
-            self._reply(_Waiter(event.client, data, query), reply, entry.response.flags, event.stream)
-            return
-        self._forward(event, query, key, now)
-
-    def _forward(self, event: ClientQuery, query: Query, key: bytes, now: float) -> None:
-        waiter = _Waiter(event.client, event.data, query)
-        pending = self._pending.get((key, event.stream))
-        if pending is not None:
-            if any(other.client == event.client and other.data == event.data for other in pending.waiters):
-                return  # the client repeats itself
-            if len(pending.waiters) < MAXIMUM_WAITERS:
-                pending.waiters.append(waiter)
+        if key in self._cache:
+            kept = self._cache.find(key, data[12:end], now)
+            if kept is not None:
+                self.counters.answered_from_cache += 1
+                self._reply((event, query), data[:2] + kept[2:])
                 return
+        pending = self._pending.get((key, stream))
+        if pending is not None:
+            self._wait(pending, (event, query))
         elif len(self._pending) < MAXIMUM_PENDING:
-            pending = _Pending(key, event.stream, query, event.data, now + GIVE_UP_S, [waiter])
-            pending.upstreams = self._order()
-            self._pending[key, event.stream] = pending
             self.counters.forwarded += 1
-            for index, health in enumerate(self._health):
-                if health.down and now >= health.probe and index != pending.upstreams[0]:
-                    health.probe = now + PROBE_S
-                    pending.upstreams.remove(index)
-                    self._ask(pending, index)
+            pending = _Pending(key, (event, query), self._order, now + GIVE_UP_S)
+            self._pending[key, stream] = pending
+            if not self._all_up:
+                self._probe(pending, now)
             self._ask_next(pending, now)
-            return
+        else:
+            self._too_many((event, query))
+
+    def _wait(self, pending: _Pending, waiter: _Waiter) -> None:
+        if any(other == waiter[0] for other, _ in pending.waiters):
+            return  # the client repeats itself
+        if len(pending.waiters) < MAXIMUM_WAITERS:
+            pending.waiters.append(waiter)
+        else:
+            self._too_many(waiter)
+
+    def _too_many(self, waiter: _Waiter) -> None:
+        event, query = waiter
         self.counters.failed += 1
         self._outputs.append(Reply(event.client, refusal(event.data, query, SERVFAIL, _TOO_MANY)))
 
-    def _reply(self, waiter: _Waiter, reply: bytes, flags: int, stream: bool) -> None:
-        if not stream and len(reply) > waiter.query.udp_limit():
-            reply = truncated(waiter.data, waiter.query, flags)
-        self._outputs.append(Reply(waiter.client, reply))
+    def _reply(self, waiter: _Waiter, reply: bytes) -> None:
+        event, query = waiter
+        if not event.stream and len(reply) > 512 and len(reply) > query.udp_limit():
+            reply = truncated(event.data, query, int.from_bytes(reply[2:4], "big"))
+        self._outputs.append(Reply(event.client, reply))
 
     # -- upstreams
 
-    def _order(self) -> list[int]:
-        return sorted(range(len(self._health)), key=lambda index: self._health[index].down)
+    def _probe(self, pending: _Pending, now: float) -> None:
+        """Let the query also go to upstreams that are down, from time to time."""
+        for index, health in enumerate(self._health):
+            if health.down and now >= health.probe and index != pending.order[0]:
+                health.probe = now + PROBE_S
+                pending.order = tuple(other for other in pending.order if other != index)
+                self._ask(pending, index)
 
     def _ask(self, pending: _Pending, upstream: int) -> None:
-        token = int(self._tokens(8), 16)
-        identifier = token & 0xFFFF
+        if not self._randoms:
+            self._randoms = list(memoryview(bytes.fromhex(self._tokens(512))).cast("I"))
+        random = self._randoms.pop()
+        identifier = random & 0xFFFF
         if pending.stream:
             path = self._next_stream_path
             self._next_stream_path += 1
         else:
-            path = (token >> 16) % SOCKETS
+            path = (random >> 16) % SOCKETS
         asked = (upstream, path, identifier)
-        if asked in self._asked:  # one chance in half a million for each query that waits
+        if asked in self._asked:  # one chance in a quarter of a million for each query that waits
             identifier = next(n for n in range(0x10000) if (upstream, path, n) not in self._asked)
             asked = (upstream, path, identifier)
         self._asked[asked] = pending
         pending.asked.append(asked)
-        self._outputs.append(Ask(upstream, path, identifier.to_bytes(2, "big") + pending.data[2:]))
+        data = pending.waiters[0][0].data
+        self._outputs.append(Ask(upstream, path, identifier.to_bytes(2, "big") + data[2:]))
 
     def _ask_next(self, pending: _Pending, now: float) -> None:
-        if not pending.upstreams:  # another round
-            pending.upstreams = self._order()
-        self._ask(pending, pending.upstreams.pop(0))
+        order = pending.order or self._order  # another round, if need be
+        pending.order = order[1:]
+        self._ask(pending, order[0])
         pending.retry = now + RETRY_S
         self._retries.append((pending.retry, pending))
 
     def _upstream_reply(self, event: UpstreamReply, now: float) -> None:
-        data = event.data
-        asked = (event.upstream, event.path, int.from_bytes(data[:2], "big"))
+        upstream, path, data = event
+        asked = (upstream, path, int.from_bytes(data[:2], "big"))
         pending = self._asked.get(asked)
         if pending is None:
             self.counters.unexpected += 1
             return
-        query = pending.query
-        try:
-            response = parse_response(data)
-            usable: bytes | None = data
-            if response.question_end == 12:  # only an error may leave out the question, and it cannot be handed on
-                usable = None
-            elif response.name != query.name or (response.qtype, response.qclass) != (query.qtype, query.qclass):
-                raise DnsError("response to another question", 12, "RFC 5452 section 9.1", None)
-            if usable is None and response.rcode not in _TRY_NEXT:
-                raise DnsError("response without a question", 4, "RFC 1035 4.1.1", None)
-        except DnsError:
+        (_, sent, _), query = pending.waiters[0]
+        repeats = _repeats_question(data, sent, query)
+        if repeats is None:
             self.counters.malformed += 1
             return
-        self._working(event.upstream)
-        if response.rcode in _TRY_NEXT:
-            self._no_answer(pending, asked, usable, now)
+        health = self._health[upstream]
+        health.silent = 0
+        if health.down:
+            self._set_down(upstream, False, now)
+        if data[3] & 15 in _TRY_NEXT:
+            self._no_answer(pending, asked, data if repeats else None, now)
             return
         if query.qtype in _HINT_TYPES and any(is_within(query.name, domain) for domain in self._domains):
             try:
-                stripped = strip_hints(data)
+                data = strip_hints(data)
             except DnsError:
                 self.counters.malformed += 1
                 self._no_answer(pending, asked, None, now)
                 return
-            if stripped is not data:
-                data, response = stripped, parse_response(stripped)
-        self._cache.store(pending.key, data, response, now)
-        self._finish(pending, data, response.flags)
+        if not data[2] & 2:  # TC
+            self._cache.store(pending.key, data, now)
+        self._finish(pending, data)
 
-    def _working(self, upstream: int) -> None:
+    def _set_down(self, upstream: int, down: bool, now: float) -> None:
         health = self._health[upstream]
-        health.silent = 0
-        if health.down:
-            health.down = False
-            self._outputs.append(UpstreamChanged(upstream, True))
-
-    def _down(self, upstream: int, now: float) -> None:
-        health = self._health[upstream]
-        if not health.down:
-            health.down = True
+        if health.down != down:
+            health.down = down
             health.probe = now + PROBE_S
-            self._outputs.append(UpstreamChanged(upstream, False))
+            self._order = tuple(sorted(range(len(self._health)), key=lambda index: self._health[index].down))
+            self._all_up = not any(other.down for other in self._health)
+            self._outputs.append(UpstreamChanged(upstream, not down))
 
     def _no_answer(self, pending: _Pending, asked: tuple[int, int, int], data: bytes | None, now: float) -> None:
+        """This upstream cannot help (``data``: its own words, if usable); another may."""
         pending.asked.remove(asked)
         del self._asked[asked]
         pending.refused = data or pending.refused
-        if pending.upstreams:
+        if pending.order:
             self._ask_next(pending, now)
         elif not pending.asked:
             self._give_up(pending)
 
     def _upstream_failed(self, event: UpstreamFailed, now: float) -> None:
         if event.path < SOCKETS:
-            self._down(event.upstream, now)
+            self._set_down(event.upstream, True, now)
         lost = [asked for asked in self._asked if asked[:2] == (event.upstream, event.path)]
         for asked in lost:
-            pending = self._asked[asked]
-            self._no_answer(pending, asked, None, now)
+            self._no_answer(self._asked[asked], asked, None, now)
 
     def _tick(self, now: float) -> None:
         while (when := self.deadline()) is not None and when <= now:
@@ -365,7 +385,7 @@ class DnsProxyEngine:
             health = self._health[upstream]
             health.silent += not pending.stream
             if health.silent >= SILENT_LIMIT:
-                self._down(upstream, now)
+                self._set_down(upstream, True, now)
             if now >= pending.give_up:
                 self._give_up(pending)
             else:
@@ -373,26 +393,42 @@ class DnsProxyEngine:
 
     def _give_up(self, pending: _Pending) -> None:
         if pending.refused is not None:
-            flags = int.from_bytes(pending.refused[2:4], "big")
-            self._finish(pending, pending.refused, flags)
+            self._finish(pending, pending.refused)
             return
         self.counters.failed += len(pending.waiters)
         self._release(pending)
-        for waiter in pending.waiters:
-            self._outputs.append(
-                Reply(waiter.client, refusal(waiter.data, waiter.query, SERVFAIL, _NO_REACHABLE_AUTHORITY))
-            )
+        for event, query in pending.waiters:
+            reply = refusal(event.data, query, SERVFAIL, _NO_REACHABLE_AUTHORITY)
+            self._outputs.append(Reply(event.client, reply))
 
-    def _finish(self, pending: _Pending, data: bytes, flags: int) -> None:
+    def _finish(self, pending: _Pending, data: bytes) -> None:
         """Hand the response to everyone who waits, each with the ID and the question that it sent."""
         self._release(pending)
-        end = pending.query.question_end
         for waiter in pending.waiters:
-            asked = waiter.data
-            self._reply(waiter, asked[:2] + data[2:12] + asked[12:end] + data[end:], flags, pending.stream)
+            asked, end = waiter[0].data, waiter[1].question_end
+            if data[12:end] == asked[12:end]:
+                self._reply(waiter, asked[:2] + data[2:])
+            else:
+                self._reply(waiter, asked[:2] + data[2:12] + asked[12:end] + data[end:])
 
     def _release(self, pending: _Pending) -> None:
         del self._pending[pending.key, pending.stream]
         for asked in pending.asked:
             del self._asked[asked]
         pending.retry = -1.0
+
+
+def _repeats_question(data: bytes, sent: bytes, query: Query) -> bool | None:
+    """Tell whether ``data`` responds to ``sent``: True; False for an error without a question; None: it does not.
+
+    RFC 5452 section 9.1: a response counts only if its question is the one that was asked.
+    """
+    end = query.question_end
+    if len(data) < 12 or data[2] & 0xF8 != 0x80:
+        return None
+    if data[4:6] == b"\0\1":
+        if data[12:end] == sent[12:end]:
+            return True
+        same = data[12 : end - 4].lower() == query.name and data[end - 4 : end] == sent[end - 4 : end]
+        return True if same else None
+    return False if data[4:6] == b"\0\0" and data[3] & 15 in _TRY_NEXT else None

@@ -1,7 +1,7 @@
 """UDP and TCP sockets around the engine: listeners for clients, paths to the upstreams (RFC 1035, RFC 7766).
 
-Datagrams are read by ``add_reader`` callbacks, a bounded batch a wake-up, straight from the socket: half the cost of
-asyncio's datagram transport.  Run it on uvloop.
+Datagrams are read by ``add_reader`` callbacks straight from the socket, one a wake-up: at the rate that a handset
+asks, looking for a second one costs more than it finds.  Run it on uvloop.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ TCP_CONNECTIONS = 64
 """Client connections at a time."""
 TCP_QUERIES = 32
 """Queries in progress on one client connection at a time (RFC 7766 section 6.2.1.1 allows several)."""
-_BATCH = 32
 _DATAGRAM = 65_535
+_LARGEST_QUERY = 4096
 
 
 class Endpoint(NamedTuple):
@@ -88,11 +88,6 @@ class DnsProxyConfig:
     """Domains whose HTTPS and SVCB records lose ECH and HTTP/3 hints."""
 
 
-class _UdpClient(NamedTuple):
-    sock: socket.socket
-    address: object
-
-
 class DnsProxy:
     """The running proxy."""
 
@@ -129,7 +124,7 @@ class DnsProxy:
 
     def set_answers(self, answers: Mapping[str, Iterable[Address]]) -> None:
         """Replace what is answered locally: the device has another address."""
-        self._engine.answers = LocalAnswers(answers)
+        self._engine.set_answers(LocalAnswers(answers))
 
     async def start(self) -> None:
         """Bind every listener; OSError, with the address in its text, when one cannot be had."""
@@ -138,7 +133,7 @@ class DnsProxy:
             for endpoint in self._config.listen:
                 udp, tcp = _bind(endpoint)
                 self._listeners.append(udp)
-                loop.add_reader(udp, self._read_clients, udp)
+                loop.add_reader(udp, self._read_client, udp)
                 self._servers.append(await loop.create_server(lambda: _TcpClient(self), sock=tcp))
         except OSError:
             await self.aclose()
@@ -168,16 +163,12 @@ class DnsProxy:
 
     # -- clients
 
-    def _read_clients(self, sock: socket.socket) -> None:
-        for _ in range(_BATCH):
-            try:
-                data, address = sock.recvfrom(_DATAGRAM)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:  # an ICMP error for an earlier reply
-                _log.debug("client socket: %s", error)
-                continue
-            self.feed(ClientQuery(_UdpClient(sock, address), data, False))
+    def _read_client(self, sock: socket.socket) -> None:
+        try:
+            data, address = sock.recvfrom(_LARGEST_QUERY)
+        except OSError:  # nothing there after all, or an ICMP error for an earlier reply
+            return
+        self.feed(ClientQuery((sock, address), data, False))
 
     def feed(self, event: Event | Tick) -> None:
         """Give the engine an event and carry out what it wants."""
@@ -190,7 +181,7 @@ class DnsProxy:
             if isinstance(output, Reply):
                 self._reply(output.client, output.data)
             elif isinstance(output, Ask):
-                self._ask(output)
+                self._ask(output, now)
             elif isinstance(output, Hangup):
                 if isinstance(output.client, _TcpQuery):
                     output.client.connection.close()
@@ -206,17 +197,18 @@ class DnsProxy:
         self.feed(Tick())
 
     def _reply(self, client: Hashable, data: bytes) -> None:
-        if isinstance(client, _UdpClient):
-            try:
-                client.sock.sendto(data, client.address)  # type: ignore[call-overload]
-            except OSError as error:  # buffer full, client gone: as good as a lost datagram
-                _log.debug("reply not sent: %s", error)
-        elif isinstance(client, _TcpQuery):
+        if isinstance(client, _TcpQuery):
             client.connection.reply(data)
+            return
+        sock, address = cast(tuple[socket.socket, tuple[str, int]], client)
+        try:
+            sock.sendto(data, address)
+        except OSError as error:  # buffer full, client gone: as good as a lost datagram
+            _log.debug("reply not sent: %s", error)
 
     # -- upstreams
 
-    def _ask(self, ask: Ask) -> None:
+    def _ask(self, ask: Ask, now: float) -> None:
         if ask.path >= SOCKETS:
             task = spawn(self._ask_over_tcp(ask), f"dns-tcp-{ask.path}")
             self._asking.add(task)
@@ -224,7 +216,7 @@ class DnsProxy:
             return
         path = self._paths.get((ask.upstream, ask.path))
         try:
-            if path is None or path.spent():
+            if path is None or now > path.replace:
                 path = _UpstreamSocket(self, ask.upstream, ask.path, self._config.upstreams[ask.upstream])
                 old = self._paths.get((ask.upstream, ask.path))
                 self._paths[ask.upstream, ask.path] = path
@@ -264,7 +256,8 @@ class _UpstreamSocket:
         self._proxy = proxy
         self._upstream = upstream
         self._path = path
-        self._born = time.monotonic()
+        self.replace = time.monotonic() + SOCKET_LIFE_S
+        """When a socket with another port takes its place."""
         self._sock = socket.socket(endpoint.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._sock.connect(endpoint)  # binds to a random port
@@ -272,10 +265,6 @@ class _UpstreamSocket:
             self._sock.close()
             raise
         asyncio.get_running_loop().add_reader(self._sock, self._read)
-
-    def spent(self) -> bool:
-        """Tell whether the socket is due for replacement."""
-        return self._sock.fileno() < 0 or time.monotonic() - self._born > SOCKET_LIFE_S
 
     def send(self, data: bytes) -> None:
         """Send a query; OSError when the network reports a failure."""
@@ -289,21 +278,21 @@ class _UpstreamSocket:
 
     def close(self) -> None:
         """Close the socket."""
+        self.replace = 0.0
         if self._sock.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._sock)
             self._sock.close()
 
     def _read(self) -> None:
-        for _ in range(_BATCH):
-            try:
-                data = self._sock.recv(_DATAGRAM)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                self.close()
-                self._proxy._path_failed(self._upstream, self._path, error)
-                return
-            self._proxy.feed(UpstreamReply(self._upstream, self._path, data))
+        try:
+            data = self._sock.recv(_DATAGRAM)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.close()
+            self._proxy._path_failed(self._upstream, self._path, error)
+            return
+        self._proxy.feed(UpstreamReply(self._upstream, self._path, data))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -56,19 +56,24 @@ class LocalAnswers:
             if v6:
                 by_type[TYPE_AAAA] = (len(v6), b"".join(v6))
             self._names[wire_name(text)] = by_type
+        self._names.setdefault(_CANARY, {})
+
+    def __contains__(self, name: bytes) -> bool:
+        """Tell whether queries for ``name`` (wire form, lower case) may be ours to answer: quick, ``find`` decides."""
+        return name in self._names or name.endswith(_RESOLVER_ARPA)
 
     def find(self, data: bytes, query: Query) -> bytes | None:
         """Return the whole response to ``data``, or ``None`` when the query is not ours to answer."""
         if query.qclass != CLASS_IN and query.qclass != CLASS_ANY:
             return None
+        if query.name == _CANARY:
+            return answer(data, query, (0, 1), _SOA, NXDOMAIN)
         by_type = self._names.get(query.name)
         if by_type is not None:
             found = by_type.get(query.qtype)
             if found is None:
                 return answer(data, query, (0, 1), _SOA)
             return answer(data, query, (found[0], 0), found[1])
-        if query.name == _CANARY:
-            return answer(data, query, (0, 1), _SOA, NXDOMAIN)
         if is_within(query.name, _RESOLVER_ARPA):
             return answer(data, query, (0, 1), _SOA)
         return None

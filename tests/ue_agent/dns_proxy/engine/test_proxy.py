@@ -154,8 +154,10 @@ def test_those_who_ask_the_same_wait_together() -> None:
         lambda d: bytes([d[0] ^ 1]) + d[1:],  # another ID
         lambda d: d.replace(b"\x03www", b"\x03wwx"),  # another question
         lambda d: d[:2] + b"\x01" + d[3:],  # no response
-        lambda d: d[:-3],
+        lambda d: d[:4] + b"\0\2" + d[6:],
+        lambda d: d[:20],
         lambda d: d[:12],
+        lambda d: d[:3],
     ],
 )
 def test_what_does_not_match_is_ignored(forge) -> None:
