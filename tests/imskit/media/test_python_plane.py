@@ -2,112 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pylibsrtp
 import pytest
 
 from imskit.media import python_plane
-from imskit.media.plane import Address, LegId, MediaPlane, Notice, Relay, SocketId, Source, SrtpKeys, SrtpProfile
-from imskit.media.python_plane import PythonPlane
+from imskit.media.plane import Address, LegId, Notice, Relay, Source, SrtpKeys, SrtpProfile
 from imskit.rtp.packet import HeaderExtension, RtpPacket
 from imskit.secrets import Secret
 
 VIRTUAL = ("192.0.0.8", 40000)
 KEY_A = bytes(range(30))
 KEY_B = bytes(range(100, 130))
-
-
-class Handler:
-    """Keeps what the plane hands up."""
-
-    def __init__(self) -> None:
-        self.punted: list[tuple[bytes, Address]] = []
-        self.rtcp_packets: list[bytes] = []
-        self.notices: list[Notice] = []
-
-    def punt(self, data: bytes, address: Address) -> None:
-        self.punted.append((data, address))
-
-    def rtcp(self, data: bytes, address: Address) -> None:
-        self.rtcp_packets.append(data)
-
-    def notice(self, notice: Notice, now: float) -> None:
-        self.notices.append(notice)
-
-
-class Peer:
-    """A plain UDP socket of a test."""
-
-    def __init__(self, family: socket.AddressFamily = socket.AF_INET) -> None:
-        self.sock = socket.socket(family, socket.SOCK_DGRAM)
-        self.sock.setblocking(False)
-        self.sock.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
-
-    @property
-    def address(self) -> Address:
-        host, port = self.sock.getsockname()[:2]
-        return host, port
-
-    def send(self, data: bytes, to: Address) -> None:
-        self.sock.sendto(data, to)
-
-    async def receive(self) -> bytes:
-        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.sock, 2048), 2)
-
-    def nothing(self) -> bool:
-        try:
-            self.sock.recv(2048)
-        except BlockingIOError:
-            return True
-        return False
-
-
-class Bench:
-    """A plane, its sockets, and how to wait for it without sleeping."""
-
-    def __init__(self) -> None:
-        self.plane: MediaPlane = PythonPlane()
-        self.peers: list[Peer] = []
-
-    def peer(self, family: socket.AddressFamily = socket.AF_INET) -> Peer:
-        peer = Peer(family)
-        self.peers.append(peer)
-        return peer
-
-    def open(
-        self, punt: Callable[[bytes, Address], None] | None = None, family=socket.AF_INET
-    ) -> tuple[SocketId, Address]:
-        peer = self.peer(family)
-        return self.plane.open_socket(peer.sock, punt or (lambda data, address: None)), peer.address
-
-    async def settle(self) -> None:
-        """Return when all that was sent to the plane on loopback before has been read."""
-        arrived = asyncio.Event()
-        marker, address = self.open(lambda data, source: arrived.set())
-        sender = self.peer()
-        for _ in range(3):  # readers of one poll round run in any order: the third round is behind all of the first
-            arrived.clear()
-            sender.send(b"\x00marker", address)
-            await asyncio.wait_for(arrived.wait(), 2)
-        self.plane.close_socket(marker)
-
-    def close(self) -> None:
-        for socket_id in list(self.plane._sockets):  # type: ignore[attr-defined]
-            self.plane.close_socket(socket_id)
-        for peer in self.peers:
-            peer.sock.close()
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    bench = Bench()
-    yield bench
-    bench.close()
 
 
 def rtp(sequence: int, *, ssrc: int = 0x1111, payload_type: int = 8, payload: bytes = b"speech", **more) -> bytes:
@@ -124,26 +34,10 @@ def keys(send: bytes = KEY_A, receive: bytes = KEY_B) -> SrtpKeys:
     return SrtpKeys(SrtpProfile.AES128_CM_SHA1_80, Secret(send), Secret(receive))
 
 
-def plain_leg(bench: Bench, remote: Peer, source: Source = Source.EXACT) -> tuple[LegId, Address, Handler]:
-    handler = Handler()
-    socket_id, address = bench.open()
-    leg = bench.plane.leg_open(socket_id, handler, ssrc=0xAAAA, secured=False)
-    bench.plane.leg_remote(leg, remote.address, source=source)
-    return leg, address, handler
-
-
-def secured_leg(bench: Bench, remote: Peer) -> tuple[LegId, Address, Handler]:
-    handler = Handler()
-    socket_id, address = bench.open()
-    leg = bench.plane.leg_open(socket_id, handler, ssrc=0xBBBB, secured=True)
-    bench.plane.leg_remote(leg, remote.address)
-    return leg, address, handler
-
-
-async def test_relay_rewrites_the_header_and_strips_extensions(bench: Bench) -> None:
+async def test_relay_rewrites_the_header_and_strips_extensions(bench: Any) -> None:
     left, right = bench.peer(), bench.peer()
-    a, a_address, a_handler = plain_leg(bench, left)
-    b, _, b_handler = plain_leg(bench, right)
+    a, a_address, a_handler = bench.plain_leg(left)
+    b, _, b_handler = bench.plain_leg(right)
     bench.plane.route(a, b, Relay({8: 96}, 8000))
     extension = HeaderExtension.of([(1, b"\x90"), (3, b"mid")])
     left.send(rtp(65535, extension=extension, csrcs=(7, 8), payload=b"one"), a_address)
@@ -164,10 +58,10 @@ async def test_relay_rewrites_the_header_and_strips_extensions(bench: Bench) -> 
     assert a_handler.notices == [Notice.FIRST_RECEIVED] and b_handler.notices == [Notice.FIRST_SENT]
 
 
-async def test_a_change_of_source_continues_the_leaving_stream(bench: Bench) -> None:
+async def test_a_change_of_source_continues_the_leaving_stream(bench: Any) -> None:
     left, right = bench.peer(), bench.peer()
-    a, a_address, _ = plain_leg(bench, left)
-    b, _, _ = plain_leg(bench, right)
+    a, a_address, _ = bench.plain_leg(left)
+    b, _, _ = bench.plain_leg(right)
     bench.plane.route(a, b, Relay({8: 8}, 8000))
     left.send(rtp(10), a_address)
     first = RtpPacket.parse(await right.receive())
@@ -181,10 +75,10 @@ async def test_a_change_of_source_continues_the_leaving_stream(bench: Bench) -> 
     assert third.marker
 
 
-async def test_what_is_not_routed_goes_to_the_tap_else_is_counted(bench: Bench) -> None:
+async def test_what_is_not_routed_goes_to_the_tap_else_is_counted(bench: Any) -> None:
     left, right = bench.peer(), bench.peer()
-    a, a_address, _ = plain_leg(bench, left)
-    b, _, _ = plain_leg(bench, right)
+    a, a_address, _ = bench.plain_leg(left)
+    b, _, _ = bench.plain_leg(right)
     tapped: list[bytes] = []
     bench.plane.route(a, b, Relay({8: 8}, 8000))
     left.send(rtp(1, payload_type=101), a_address)
@@ -198,11 +92,11 @@ async def test_what_is_not_routed_goes_to_the_tap_else_is_counted(bench: Bench) 
     assert right.nothing()
 
 
-async def test_secured_leg_drops_both_ways_before_keys(bench: Bench) -> None:
+async def test_secured_leg_drops_both_ways_before_keys(bench: Any) -> None:
     """No plaintext RTP ever leaves or is taken by a secured leg."""
     browser, ims = bench.peer(), bench.peer()
-    a, a_address, handler = secured_leg(bench, browser)
-    b, b_address, _ = plain_leg(bench, ims)
+    a, a_address, handler = bench.secured_leg(browser)
+    b, b_address, _ = bench.plain_leg(ims)
     bench.plane.route(a, b, Relay({8: 8}, 8000))
     bench.plane.route(b, a, Relay({8: 8}, 8000))
     browser.send(rtp(1), a_address)
@@ -216,10 +110,10 @@ async def test_secured_leg_drops_both_ways_before_keys(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("profile", "size"), [(SrtpProfile.AES128_CM_SHA1_80, 10), (SrtpProfile.AEAD_AES_128_GCM, 16)])
-async def test_srtp_relay_both_ways(bench: Bench, profile: SrtpProfile, size: int) -> None:
+async def test_srtp_relay_both_ways(bench: Any, profile: SrtpProfile, size: int) -> None:
     browser, ims = bench.peer(), bench.peer()
-    a, a_address, handler = secured_leg(bench, browser)
-    b, b_address, _ = plain_leg(bench, ims)
+    a, a_address, handler = bench.secured_leg(browser)
+    b, b_address, _ = bench.plain_leg(ims)
     bench.plane.route(a, b, Relay({111: 96}, 48000))
     bench.plane.route(b, a, Relay({96: 111}, 48000))
     length = profile.key_length + profile.salt_length
@@ -247,10 +141,10 @@ async def test_srtp_relay_both_ways(bench: Bench, profile: SrtpProfile, size: in
     assert receiver.unprotect_rtcp(await browser.receive()) == report
 
 
-async def test_replayed_forged_and_malformed_packets_are_counted(bench: Bench) -> None:
+async def test_replayed_forged_and_malformed_packets_are_counted(bench: Any) -> None:
     browser, ims = bench.peer(), bench.peer()
-    a, a_address, _ = secured_leg(bench, browser)
-    b, _, _ = plain_leg(bench, ims)
+    a, a_address, _ = bench.secured_leg(browser)
+    b, _, _ = bench.plain_leg(ims)
     bench.plane.route(a, b, Relay({8: 8}, 8000))
     bench.plane.leg_keys(a, keys())
     packet = srtp(KEY_B, outbound=True).protect(rtp(1))
@@ -266,11 +160,11 @@ async def test_replayed_forged_and_malformed_packets_are_counted(bench: Bench) -
 
 @pytest.mark.parametrize("profile", [SrtpProfile.AES128_CM_SHA1_80, SrtpProfile.AEAD_AES_128_GCM])
 async def test_old_key_is_taken_for_two_seconds(
-    bench: Bench, profile: SrtpProfile, monkeypatch: pytest.MonkeyPatch
+    bench: Any, profile: SrtpProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser, ims = bench.peer(), bench.peer()
-    a, a_address, _ = secured_leg(bench, browser)
-    b, _, _ = plain_leg(bench, ims)
+    a, a_address, _ = bench.secured_leg(browser)
+    b, _, _ = bench.plain_leg(ims)
     bench.plane.route(a, b, Relay({8: 8}, 8000))
     length = profile.key_length + profile.salt_length
     old, new = bytes(range(length)), bytes(range(9, 9 + length))
@@ -300,9 +194,9 @@ async def test_old_key_is_taken_for_two_seconds(
     assert bench.plane.stats(a).dropped == {"authentication": 1}
 
 
-async def test_taking_the_keys_away_locks_the_leg(bench: Bench) -> None:
+async def test_taking_the_keys_away_locks_the_leg(bench: Any) -> None:
     browser, ims = bench.peer(), bench.peer()
-    a, _, _ = secured_leg(bench, browser)
+    a, _, _ = bench.secured_leg(browser)
     bench.plane.leg_keys(a, keys())
     bench.plane.inject(a, 8, 1, b"speech")
     assert len(await browser.receive()) == 28
@@ -310,7 +204,7 @@ async def test_taking_the_keys_away_locks_the_leg(bench: Bench) -> None:
     bench.plane.inject(a, 8, 2, b"speech")
     assert browser.nothing()
     with pytest.raises(ValueError, match="secured"):
-        bench.plane.leg_keys(plain_leg(bench, ims)[0], keys())
+        bench.plane.leg_keys(bench.plain_leg(ims)[0], keys())
     with pytest.raises(ValueError, match="30 octets"):
         bench.plane.leg_keys(a, keys(b"short"))
 
@@ -318,9 +212,9 @@ async def test_taking_the_keys_away_locks_the_leg(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("source", "accepted"), [(Source.EXACT, False), (Source.SAME_HOST, True), (Source.FIRST, True)]
 )
-async def test_source_policy_of_a_plain_leg(bench: Bench, source: Source, accepted: bool) -> None:
+async def test_source_policy_of_a_plain_leg(bench: Any, source: Source, accepted: bool) -> None:
     signalled, real, thief = bench.peer(), bench.peer(), bench.peer()
-    leg, address, handler = plain_leg(bench, signalled, source)
+    leg, address, handler = bench.plain_leg(signalled, source)
     tapped: list[bytes] = []
     bench.plane.tap(leg, lambda packet, now: tapped.append(packet))
     real.send(rtp(1, payload=b"real"), address)
@@ -334,10 +228,10 @@ async def test_source_policy_of_a_plain_leg(bench: Bench, source: Source, accept
     assert await (real if accepted else signalled).receive()
 
 
-async def test_same_host_refuses_another_host(bench: Bench) -> None:
+async def test_same_host_refuses_another_host(bench: Any) -> None:
     """A sender at another address is not believed, whatever its port."""
     signalled = bench.peer()
-    leg, address, _ = plain_leg(bench, signalled, Source.SAME_HOST)
+    leg, address, _ = bench.plain_leg(signalled, Source.SAME_HOST)
     stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     stranger.bind(("127.0.0.2", 0))
     stranger.sendto(rtp(1), address)
@@ -347,10 +241,10 @@ async def test_same_host_refuses_another_host(bench: Bench) -> None:
     assert bench.plane.stats(leg).remote == signalled.address
 
 
-async def test_hold_stops_rtp_but_not_rtcp(bench: Bench) -> None:
+async def test_hold_stops_rtp_but_not_rtcp(bench: Any) -> None:
     left, right = bench.peer(), bench.peer()
-    a, a_address, handler = plain_leg(bench, left)
-    b, _, _ = plain_leg(bench, right)
+    a, a_address, handler = bench.plain_leg(left)
+    b, _, _ = bench.plain_leg(right)
     bench.plane.route(a, b, Relay({8: 8}, 8000))
     bench.plane.leg_direction(a, send=False, receive=False)
     report = bytes.fromhex("80c90001") + bytes(4)
@@ -370,9 +264,9 @@ async def test_hold_stops_rtp_but_not_rtcp(bench: Bench) -> None:
     assert await right.receive()
 
 
-async def test_rtcp_on_its_own_port(bench: Bench) -> None:
+async def test_rtcp_on_its_own_port(bench: Any) -> None:
     remote, remote_rtcp = bench.peer(), bench.peer()
-    handler = Handler()
+    handler = bench.handler()
     rtp_socket, _ = bench.open()
     rtcp_socket, rtcp_address = bench.open()
     leg = bench.plane.leg_open(rtp_socket, handler, ssrc=1, secured=False, rtcp_socket=rtcp_socket)
@@ -388,9 +282,9 @@ async def test_rtcp_on_its_own_port(bench: Bench) -> None:
     assert remote.nothing()
 
 
-async def test_demultiplexing_of_rfc_7983(bench: Bench) -> None:
+async def test_demultiplexing_of_rfc_7983(bench: Any) -> None:
     remote = bench.peer()
-    leg, address, handler = secured_leg(bench, remote)
+    leg, address, handler = bench.secured_leg(remote)
     others = [bytes([first]) + b"data" for first in (0, 3, 20, 63, 64, 79, 80, 127, 192, 255)]
     for data in [*others, b""]:
         remote.send(data, address)
@@ -402,9 +296,9 @@ async def test_demultiplexing_of_rfc_7983(bench: Bench) -> None:
     assert await remote.receive() == b"\x16dtls"
 
 
-async def test_jitter_and_loss(bench: Bench) -> None:
+async def test_jitter_and_loss(bench: Any) -> None:
     left = bench.peer()
-    leg, address, _ = plain_leg(bench, left)
+    leg, address, _ = bench.plain_leg(left)
     bench.plane.leg_clocks(leg, {8: 8000})
     for sequence in (65534, 65535, 1, 2, 2):
         left.send(rtp(sequence, timestamp=(sequence + 2 & 0xFFFF) * 160), address)
@@ -421,7 +315,7 @@ async def test_jitter_and_loss(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-async def test_channel_between_client_and_foreign_peer(bench: Bench, family: socket.AddressFamily) -> None:
+async def test_channel_between_client_and_foreign_peer(bench: Any, family: socket.AddressFamily) -> None:
     """S7-TURN: ChannelData is relayed both ways, unknown channels and peers go up."""
     client, peer, stranger = bench.peer(family), bench.peer(family), bench.peer(family)
     punted: list[tuple[bytes, Address]] = []
@@ -455,7 +349,7 @@ async def test_channel_between_client_and_foreign_peer(bench: Bench, family: soc
     assert punted[-1] == (b"\x40\x01\x00\x01x", client.address)
 
 
-async def test_channel_expires_in_the_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_channel_expires_in_the_loop(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Expiry is the plane's: nobody has to tell it."""
     client, peer = bench.peer(), bench.peer()
     server, server_address = bench.open()
@@ -474,13 +368,13 @@ async def test_channel_expires_in_the_loop(bench: Bench, monkeypatch: pytest.Mon
     assert peer.nothing() and client.nothing()
 
 
-def own_leg(bench: Bench) -> tuple[LegId, Handler]:
-    handler = Handler()
+def own_leg(bench: Any) -> tuple[LegId, Any]:
+    handler = bench.handler()
     leg = bench.plane.leg_open(VIRTUAL, handler, ssrc=0xCCCC, secured=True)
     return leg, handler
 
 
-async def test_channel_to_an_own_leg_crosses_no_socket(bench: Bench) -> None:
+async def test_channel_to_an_own_leg_crosses_no_socket(bench: Any) -> None:
     """S7-TURN, S7-RMF: the relayed address is the leg's peer; nothing is sent to or from the relay socket."""
     client = bench.peer()
     server, server_address = bench.open()
@@ -517,7 +411,7 @@ async def test_channel_to_an_own_leg_crosses_no_socket(bench: Bench) -> None:
     assert not bench.plane.owns(VIRTUAL)
 
 
-async def test_own_leg_without_a_channel_uses_the_server(bench: Bench) -> None:
+async def test_own_leg_without_a_channel_uses_the_server(bench: Any) -> None:
     """Send and Data indications and TCP clients: deliver_to_own and the callback of set_relayed."""
     relayed = ("203.0.113.2", 50000)
     leg, handler = own_leg(bench)
@@ -536,7 +430,7 @@ async def test_own_leg_without_a_channel_uses_the_server(bench: Bench) -> None:
     assert len(sent) == 1
 
 
-async def test_leg_addresses_are_unique_and_closing_frees_them(bench: Bench) -> None:
+async def test_leg_addresses_are_unique_and_closing_frees_them(bench: Any) -> None:
     leg, _ = own_leg(bench)
     with pytest.raises(ValueError, match="already has a leg"):
         own_leg(bench)
@@ -544,15 +438,15 @@ async def test_leg_addresses_are_unique_and_closing_frees_them(bench: Bench) -> 
     bench.plane.close(leg)
     own_leg(bench)
     socket_id, _ = bench.open()
-    on_socket = bench.plane.leg_open(socket_id, Handler(), ssrc=1, secured=False)
+    on_socket = bench.plane.leg_open(socket_id, bench.handler(), ssrc=1, secured=False)
     with pytest.raises(ValueError, match="already has a leg"):
-        bench.plane.leg_open(socket_id, Handler(), ssrc=1, secured=False)
+        bench.plane.leg_open(socket_id, bench.handler(), ssrc=1, secured=False)
     bench.plane.close_socket(socket_id)
     with pytest.raises(KeyError):
         bench.plane.stats(on_socket)
 
 
-async def test_a_failing_callback_does_not_stop_the_plane(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_callback_does_not_stop_the_plane(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[bytes] = []
 
     def punt(data: bytes, address: Address) -> None:
@@ -568,8 +462,8 @@ async def test_a_failing_callback_does_not_stop_the_plane(bench: Bench, caplog: 
     assert "callback" in caplog.text
 
 
-async def test_sending_where_there_is_no_route_is_counted(bench: Bench) -> None:
-    leg, _, _ = plain_leg(bench, bench.peer())
+async def test_sending_where_there_is_no_route_is_counted(bench: Any) -> None:
+    leg, _, _ = bench.plain_leg(bench.peer())
     bench.plane.leg_remote(leg, ("255.255.255.255", 9))
     bench.plane.inject(leg, 8, 1, b"speech")
     assert bench.plane.stats(leg).dropped == {"send-error": 1}
