@@ -1,0 +1,97 @@
+"""Configuration of the UE agent (``imsbridge ue run -c FILE``)."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from imskit.config.model import setting
+from imskit.secrets import Secret
+
+
+@dataclass(frozen=True)
+class OperatorConfig:
+    """The operator's names, as the page uses them."""
+
+    domain: str = setting("domain below which all of the page's names are: the CA is limited to it")
+    portal: str = setting("host name of the page; the browser is logged in there with the SIM card")
+    websocket: str = setting("host name of the page's WebSocket, handed to the SIF")
+    turn: list[str] = setting("STUN and TURN host names that resolve to this device")
+    turn_path: str = setting("path of the portal that hands out TURN credentials", "/api/turn")
+    trust: Path | None = setting(
+        "PEM file of the authorities that sign the operator's certificates, if not public", None
+    )
+
+
+@dataclass(frozen=True)
+class DnsConfig:
+    """DNS proxy: the device's resolver."""
+
+    listen: list[str] = setting("addresses to listen on, ADDR:PORT", factory=lambda: ["127.0.0.1:53"])
+    upstreams: list[str] = setting("servers to forward to, best first, ADDR[:PORT]")
+
+
+@dataclass(frozen=True)
+class TurnConfig:
+    """TURN proxy: how the browser's media reaches the device."""
+
+    address: str = setting("an address of this device that no network reaches, not a loopback one")
+    port: int = setting("UDP and TCP port", 3478)
+    device: str = setting("interface that packets must come through: nobody outside the device can use it", "lo")
+    realm: str = setting("realm of the credentials; empty: the operator's domain", "")
+
+
+@dataclass(frozen=True)
+class WwpfConfig:
+    """WebRTC Web Proxy Function: the browser's proxy."""
+
+    address: str = setting("address to listen on", "127.0.0.1")
+    port: int = setting("port of the proxy", 8080)
+    pac_port: int = setting("port of the PAC file's server", 8081)
+    browsers: list[str] = setting("executables that are logged in; another program gets the page without log-in")
+    users: list[str] = setting("users whose browsers are logged in; empty: the one that runs the agent", factory=list)
+
+
+@dataclass(frozen=True)
+class CardConfig:
+    """The SIM card."""
+
+    reader: str = setting("reader's name or a part of it; empty: the first with a card", "")
+    pin: Secret[str] | None = setting("PIN, sent only if the card asks and never with its last try", None)
+
+
+@dataclass(frozen=True)
+class ImsConfig:
+    """The IMS side: Gm and media."""
+
+    address: str = setting("IP address of the IMS interface: Gm and media are bound to it")
+    port: int = setting("UDP and TCP port of Gm", 5060)
+    p_cscf: list[str] = setting("P-CSCFs, ADDR[:PORT]; empty: what the card names", factory=list)
+    transport: str = setting("transport towards the P-CSCF, UDP or TCP", "UDP")
+    instance: str = setting("URN of this device (urn:gsma:imei:… or urn:uuid:…); empty: a stable one is made", "")
+    access_network_info: str = setting("P-Access-Network-Info of the access in use", "")
+    rtp_ports: list[int] = setting("first and last port of media", factory=lambda: [40000, 40999])
+    retry_base: float = setting("first back-off of a failed registration, seconds (RFC 5626)", 30.0)
+
+    def __post_init__(self) -> None:
+        ipaddress.ip_address(self.address)
+        if self.transport not in ("UDP", "TCP"):
+            raise ValueError(f"transport must be UDP or TCP, not {self.transport}")
+        if len(self.rtp_ports) != 2 or not 1024 <= self.rtp_ports[0] < self.rtp_ports[1] <= 65535:
+            raise ValueError("rtp_ports must be two numbers from 1024 to 65535, the first below the second")
+
+
+@dataclass(frozen=True)
+class UeConfig:
+    """UE agent: Solution 7 of 3GPP TR 23.701 on this device."""
+
+    operator: OperatorConfig = setting("operator")
+    dns: DnsConfig = setting("DNS proxy")
+    turn: TurnConfig = setting("TURN proxy")
+    wwpf: WwpfConfig = setting("web proxy")
+    ims: ImsConfig = setting("IMS client")
+    card: CardConfig = setting("SIM card", factory=CardConfig)
+    state: Path = setting("folder for the CA and other state, 0700", Path("/var/lib/imsbridge"))
+    control: Path = setting("socket for ue status", Path("/run/imsbridge/ue.sock"))
+    events: Path | None = setting("file that the steps of each call are appended to, JSON lines", None)

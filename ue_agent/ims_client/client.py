@@ -1,0 +1,295 @@
+"""The IMS client: one `ImsUe` on the IMS interface, with the SIM card behind it [S7-IMS].
+
+It waits for a card, takes the identities from it, registers, and starts anew when the card changes.  Calls are its
+owner's (the SIF's) affair: commands go in through `handle`, everything but registration comes out through `on_output`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from imskit.aka.challenge import AkaAlgorithm, Challenge, encode_auts
+from imskit.aka.errors import AkaError
+from imskit.aka.vector import MacFailure, Success, SyncFailure
+from imskit.ims import events as ims
+from imskit.ims.profile import UeProfile
+from imskit.ims.registration import RegistrationStatus, RetryPolicy, State
+from imskit.ims.ue import ImsUe
+from imskit.observe.events import EventLog
+from imskit.secrets import Identity, Secret
+from imskit.sip import digest
+from imskit.sip.io.endpoint import Endpoint
+from imskit.sip.wire.auth import Challenge as DigestChallenge
+from imskit.sip.wire.errors import SipParseError
+from imskit.sip.wire.flow import Target, Transport
+from imskit.tasks import spawn
+from ue_agent.config import ImsConfig
+from ue_agent.uicc.application import ImsIdentities
+from ue_agent.uicc.card import UiccCard
+from ue_agent.uicc.errors import UiccError
+from ue_agent.uicc.transport import CardInserted
+
+_log = logging.getLogger(__name__)
+
+CARD_SECONDS = 20.0
+"""How long one AKA run on the card may take."""
+STOP_SECONDS = 6.0
+CARD_RETRY_SECONDS = 3.0
+_PORT = 5060
+
+
+class ChallengeError(Exception):
+    """A challenge of a web server that cannot be answered; the text is for the user."""
+
+
+class ImsClient:
+    """See the module's text.  `start` never fails for want of a card or a core: `status` says what is missing."""
+
+    def __init__(
+        self,
+        config: ImsConfig,
+        card: UiccCard,
+        state: Path,
+        events: EventLog,
+        on_output: Callable[[ims.Output], None],
+        on_status: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._card = card
+        self._state = state
+        self._events = events
+        self._on_output = on_output
+        self._on_status = on_status
+        self._endpoint: Endpoint[ims.Event, ims.Output] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._off = asyncio.Event()
+        self._aka = asyncio.Lock()
+        self.identities: ImsIdentities | None = None
+        """Those of the card in use."""
+        self.card_state = "looking for a SIM card"
+        """A sentence for the user."""
+
+    @property
+    def status(self) -> RegistrationStatus:
+        """Where the registration stands."""
+        endpoint = self._endpoint
+        if endpoint is None:
+            return RegistrationStatus(State.OFF, self.card_state)
+        engine = endpoint.engine
+        assert isinstance(engine, ImsUe)
+        return engine.status
+
+    @property
+    def public_identities(self) -> tuple[Identity, ...]:
+        """The identities that may be used: those of the registration, else of the card."""
+        return self.status.associated or (self.identities.impus if self.identities else ())
+
+    def start(self) -> None:
+        """Begin to look for a card."""
+        self._task = spawn(self._live(), "IMS client")
+
+    async def stop(self) -> None:
+        """De-register, close the sockets."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._leave()
+
+    def handle(self, event: ims.Event) -> None:
+        """Give the UE an event; without a registration a call ends at once."""
+        if self._endpoint is not None:
+            self._endpoint.handle(event)
+        elif isinstance(event, ims.Dial):
+            self._on_output(ims.Ended(event.call, None, self.card_state, local=True))
+
+    # ---- card -----------------------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        """Be registered for as long as there is a card."""
+        changes = self._card.events()
+        while True:
+            if await self._enter():
+                async for _ in changes:
+                    break
+                await self._leave()
+                self._tell("the SIM card was removed")
+            else:
+                # A card that failed may do better when it is inserted anew, or a little later.
+                try:
+                    async with asyncio.timeout(CARD_RETRY_SECONDS):
+                        async for event in changes:
+                            if isinstance(event, CardInserted):
+                                break
+                except TimeoutError:
+                    pass
+
+    async def _enter(self) -> bool:
+        try:
+            identities = await self._card.identities()
+        except UiccError as error:
+            self._tell(str(error))
+            return False
+        self.identities = identities
+        try:
+            profile = self._profile(identities)
+        except ValueError as error:
+            self._tell(str(error))
+            return False
+        self.card_state = f"SIM card with {identities.source} in use"
+        self._off.clear()
+        ue = ImsUe(profile, _token, RetryPolicy(base=self._config.retry_base))
+        endpoint: Endpoint[ims.Event, ims.Output] = Endpoint(ue, self._output)
+        try:
+            for transport in ("UDP", "TCP"):
+                kind: Transport = "UDP" if transport == "UDP" else "TCP"
+                await endpoint.listen(kind, (self._config.address, self._config.port))
+        except OSError as error:
+            await endpoint.close()
+            self._tell(f"Gm cannot use {self._config.address} port {self._config.port}: {error.strerror}")
+            return False
+        self._endpoint = endpoint
+        endpoint.handle(ims.Start())
+        return True
+
+    async def _leave(self) -> None:
+        endpoint = self._endpoint
+        if endpoint is None:
+            return
+        endpoint.handle(ims.Stop())
+        try:
+            await asyncio.wait_for(self._off.wait(), STOP_SECONDS)
+        except TimeoutError:
+            _log.warning("de-registration was not confirmed")
+        self._endpoint = None
+        await endpoint.close()
+
+    def _tell(self, text: str) -> None:
+        if text != self.card_state:
+            _log.warning("%s", text)
+        self.card_state = text
+        self._on_status()
+
+    def _profile(self, identities: ImsIdentities) -> UeProfile:
+        config = self._config
+        names = config.p_cscf or list(identities.pcscf)
+        if not names:
+            raise ValueError("no P-CSCF is known: set ims.p_cscf, the card names none")
+        transport: Transport = "TCP" if config.transport == "TCP" else "UDP"
+        return UeProfile(
+            impi=identities.impi,
+            impu=identities.impus[0],
+            domain=identities.domain,
+            instance=config.instance or self._instance(),
+            local=(config.address, config.port),
+            p_cscfs=tuple(Target(transport, _address(name)) for name in names),
+            access_network_info=config.access_network_info,
+            user_agent="imsbridge",
+        )
+
+    def _instance(self) -> str:
+        """A URN that stays the same over restarts (RFC 5626 section 4.1)."""
+        path = self._state / "instance"
+        if path.exists():
+            return path.read_text().strip()
+        urn = f"urn:uuid:{uuid.uuid4()}"
+        path.write_text(urn + "\n")
+        return urn
+
+    # ---- what the UE says -------------------------------------------------------------------------------------------
+
+    def _output(self, output: ims.Output) -> None:
+        match output:
+            case ims.AskCard(rand, autn):
+                self._events.emit("gm-401")
+                spawn(self._ask(rand, autn), "AKA")
+            case ims.RegistrationChanged(status):
+                _log.info("IMS registration: %s (%s)", status.state.value, status.reason)
+                self._events.emit("registration", state=status.state.name.lower())
+                if status.state is State.OFF:
+                    self._off.set()
+                self._on_status()
+            case ims.RequestReceived(request):
+                _log.info("%s received and not shown: no page takes it yet", request.method)
+            case _:
+                self._on_output(output)
+
+    async def _ask(self, rand: bytes, autn: bytes) -> None:
+        endpoint = self._endpoint
+        event: ims.CardAnswer | ims.CardFailed
+        try:
+            async with asyncio.timeout(CARD_SECONDS), self._aka:
+                event = ims.CardAnswer(await self._card.authenticate(rand, autn))
+        except UiccError as error:
+            event = ims.CardFailed(str(error))
+        except TimeoutError:
+            event = ims.CardFailed(f"the SIM card did not answer within {CARD_SECONDS:.0f} s")
+        if endpoint is not None and endpoint is self._endpoint:
+            endpoint.handle(event)
+
+    # ---- for the web log-in --------------------------------------------------------------------------------------------
+
+    async def answer_web_challenge(self, header: str, method: str, uri: str, body: bytes = b"") -> str:
+        """Return the ``Authorization`` value that answers a web server's AKA challenge [S7-AUTH].
+
+        ``ChallengeError`` says in words for the user why there is none.  RES, CK and IK stay here.
+        """
+        if self.identities is None:
+            raise ChallengeError(self.card_state)
+        try:
+            challenge = DigestChallenge.parse(header, "WWW-Authenticate")
+            algorithm = AkaAlgorithm.parse(challenge.algorithm or "") if challenge.is_digest else None
+            if algorithm is None:
+                raise ChallengeError("the portal asks for a log-in that no SIM card can give")
+            vector = Challenge.decode(challenge.nonce or "")
+        except (SipParseError, AkaError) as error:
+            raise ChallengeError(f"the portal's challenge cannot be read: {error}") from error
+        try:
+            async with asyncio.timeout(CARD_SECONDS), self._aka:
+                result = await self._card.authenticate(vector.rand, vector.autn)
+        except UiccError as error:
+            raise ChallengeError(str(error)) from error
+        except TimeoutError as error:
+            raise ChallengeError("the SIM card does not answer") from error
+        auts: str | None = None
+        password: Secret[bytes] | None = None
+        match result:
+            case Success():
+                password = algorithm.password(result)
+            case SyncFailure(octets):
+                auts = encode_auts(octets)
+            case MacFailure():
+                raise ChallengeError("the SIM card does not accept the portal as its own network's (wrong MAC)")
+        try:
+            answer = digest.answer(
+                challenge,
+                username=str.__str__(self.identities.impi),
+                password=password,
+                method=method,
+                uri=uri,
+                cnonce=_token(32),
+                body=body,
+                auts=auts,
+            )
+        except SipParseError as error:
+            raise ChallengeError(f"the portal's challenge cannot be answered: {error}") from error
+        return str(answer)
+
+
+def _token(digits: int) -> str:
+    return secrets.token_hex((digits + 1) // 2)[:digits]
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Read ``host``, ``host:port``, ``[v6]`` or ``[v6]:port``."""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        return host, int(rest[1:]) if rest.startswith(":") else _PORT
+    host, colon, port = text.rpartition(":")
+    if colon and ":" not in host and port.isdigit():
+        return host, int(port)
+    return text, _PORT

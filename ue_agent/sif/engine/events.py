@@ -1,0 +1,118 @@
+"""What goes into and comes out of a `Gateway`: three sides (page, IMS, media), each with its own vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imskit.engine import Tick
+from imskit.ims import events as ims
+from imskit.ims.registration import RegistrationStatus
+from imskit.sdp.ims_side import ImsEndpoint
+from imskit.sdp.negotiation import MediaPlan
+from imskit.sdp.web_side import WebEndpoint
+from imskit.secrets import Identity
+from imskit.sip.engine import user_agent as page
+from imskit.sip.wire.flow import Flow
+
+# ---- in ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FromPage:
+    """The user agent of the page's side says something."""
+
+    output: page.Output
+
+
+@dataclass(frozen=True, slots=True)
+class FromIms:
+    """The IMS client says something."""
+
+    output: ims.Output
+
+
+@dataclass(frozen=True, slots=True)
+class PageGone:
+    """The page's WebSocket is closed."""
+
+    flow: Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Whether there is IMS service, and who the user is."""
+
+    status: RegistrationStatus
+    identities: tuple[Identity, ...]
+    """Public identities that a page may register."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaOpened:
+    """The media side of a call is there; nothing flows yet."""
+
+    call: str
+    web: WebEndpoint
+    ims: ImsEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFailed:
+    """The media of a call cannot be had, or broke; ``reason`` is for the user."""
+
+    call: str
+    reason: str
+
+
+type Event = FromPage | FromIms | PageGone | Service | MediaOpened | MediaFailed | Tick
+
+# ---- out --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToPage:
+    """A command for the user agent of the page's side."""
+
+    command: page.Command
+
+
+@dataclass(frozen=True, slots=True)
+class ToIms:
+    """An event for the IMS client."""
+
+    event: ims.Event
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMedia:
+    """Get ports and ICE credentials for a call; ``controlling``: our side will offer to the page."""
+
+    call: str
+    controlling: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyMedia:
+    """Join the two sides of a call so."""
+
+    call: str
+    plan: MediaPlan
+
+
+@dataclass(frozen=True, slots=True)
+class CloseMedia:
+    """Release a call's media."""
+
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a call, for the event log; ``name`` as in docs/how-to-demo."""
+
+    call: str
+    name: str
+    codec: str = ""
+
+
+type Output = ToPage | ToIms | OpenMedia | ApplyMedia | CloseMedia | Step
