@@ -94,6 +94,8 @@ class SendToClient:
 
     flow: Flow
     data: bytes
+    relayed: bool = False
+    """Whether this is a peer's data, which may be lost, and not an answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from imskit.stun.engine.answers import Reject
 from imskit.stun.wire import attributes as a
 from imskit.stun.wire.attributes import Address
+from imskit.stun.wire.channel_data import LAST_CHANNEL
 from imskit.stun.wire.message import Message
 
 _UDP = 17
@@ -34,6 +35,8 @@ class TurnSettings:
     """For each relayed address."""
     channels: int = 64
     """For each allocation."""
+    last_channel: int = LAST_CHANNEL
+    """Highest channel number taken; ``LAST_CHANNEL_OF_RFC5766`` for clients older than RFC 8656."""
     software: str = "imsbridge"
 
     def lifetime(self, request: Message) -> float:

@@ -36,7 +36,6 @@ from imskit.stun.wire import attributes as a
 from imskit.stun.wire.attributes import Address
 from imskit.stun.wire.channel_data import (
     FIRST_CHANNEL,
-    LAST_CHANNEL,
     is_channel_data,
     pack_channel_data,
     parse_channel_data,
@@ -119,7 +118,7 @@ class TurnServer:
     # --- from clients ------------------------------------------------------------------------------------------
 
     def _received(self, flow: e.Flow, data: bytes, now: float) -> None:
-        if is_channel_data(data):
+        if is_channel_data(data, self._settings.last_channel):
             self._channel_data(flow, data, now)
             return
         try:
@@ -131,6 +130,7 @@ class TurnServer:
                 request = Message(MessageClass.REQUEST, fault.method, fault.transaction_id)
                 self._transmit(flow, self._error(request, fault.code), None, False)
             return
+        _log.debug("%s: %r", flow, message)
         if message.message_class is MessageClass.REQUEST:
             self._request(message, flow, now)
         elif message.message_class is MessageClass.INDICATION and message.method == Method.SEND:
@@ -239,8 +239,8 @@ class TurnServer:
         number, peer = request.get(a.CHANNEL_NUMBER), request.get(a.XOR_PEER_ADDRESS)
         if number is None or peer is None:
             raise Reject(400, "no CHANNEL-NUMBER or no XOR-PEER-ADDRESS")
-        if not FIRST_CHANNEL <= number <= LAST_CHANNEL:
-            raise Reject(400, f"channel 0x{number:04x} is outside 0x4000 to 0x4FFF")
+        if not FIRST_CHANNEL <= number <= self._settings.last_channel:
+            raise Reject(400, f"channel 0x{number:04x} is not allowed")
         if peer[1] == 0:
             raise Reject(400, "port 0 is no peer")
         relay = self._relay_towards(allocation, peer[0])
@@ -284,7 +284,7 @@ class TurnServer:
     def _channel_data(self, flow: e.Flow, data: bytes, now: float) -> None:
         """RFC 8656 12.6."""
         try:
-            number, payload = parse_channel_data(data)
+            number, payload = parse_channel_data(data, self._settings.last_channel)
         except StunError as fault:
             self._drop("malformed")
             _log.debug("%s: %s", flow, fault)
@@ -314,7 +314,7 @@ class TurnServer:
         else:
             self._drop("policy")
             return
-        self._outputs.append(e.SendToClient(flow, packet))
+        self._outputs.append(e.SendToClient(flow, packet, relayed=True))
 
     # --- relayed addresses -------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""The TURN proxy's sockets."""
