@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import socket
 import ssl
 from abc import ABC, abstractmethod
@@ -257,7 +258,7 @@ class Transports:
         except TimeoutError:
             raise TransportError(f"{target}: no connection within {self.limits.connect_seconds:g} s") from None
         except OSError as error:
-            raise TransportError(f"{target}: {error.strerror or error}") from error
+            raise TransportError(f"{target}: {_why(error)}") from error
 
     def _tls(self) -> ssl.SSLContext:
         if self._client_tls is None:
@@ -289,6 +290,15 @@ class Transports:
             del self._outgoing[link.outgoing]
         _log.debug("closed %s: %s", link.flow, reason)
         self.receiver.closed(link.flow, reason)
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not valid: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) or not error.errno:
+        return str(error)
+    # asyncio's own text repeats the address and hides what the system said.
+    return os.strerror(error.errno)
 
 
 def source_address(destination: str) -> str | None:
