@@ -33,7 +33,7 @@ class SentBy:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message, or the bytes of one whole message, came in over ``flow``."""
+    """A message came in over ``flow``: the bytes of a whole one, or what `wire.validate` has passed."""
 
     message: Message | bytes
     flow: Flow

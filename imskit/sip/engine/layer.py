@@ -15,7 +15,6 @@ when there is no connection (section 18.1.1), and runs all timers.
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import logging
 from collections import deque
@@ -52,8 +51,8 @@ from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Address, Flow, Target, Transport
 from imskit.sip.wire.grammar import NO_PARAMETERS, Parameters
 from imskit.sip.wire.headers import Via
-from imskit.sip.wire.message import Message, Request, Response, parse_message, response_to
-from imskit.sip.wire.validate import refusal, validate
+from imskit.sip.wire.message import Message, Request, Response, response_to
+from imskit.sip.wire.validate import parse_and_validate, refusal
 
 __all__ = [
     "AckReceived",
@@ -190,33 +189,19 @@ class TransactionLayer:
     # ---- from the network ------------------------------------------------------------------------------------
 
     def _receive(self, message: Message | bytes, flow: Flow, now: float) -> None:
-        parsed: Message | None = None if isinstance(message, bytes) else message
-        try:
-            if isinstance(message, bytes):
-                parsed = message = parse_message(message)
-            validate(message)
-            _ = message.headers.elements("Via")
-        except SipParseError as error:
-            _log.info("bad message over %s: %s", flow, error)
-            self._refuse_malformed(message, parsed, error, flow)
-            return
+        if isinstance(message, bytes):
+            data = message
+            try:
+                message = parse_and_validate(data)
+            except SipParseError as error:
+                _log.info("bad message over %s: %s", flow, error)
+                if (response := refusal(data, error)) is not None:
+                    self._outputs.append(Transmit(response, flow))
+                return
         if isinstance(message, Request):
             self._receive_request(message, flow, now)
         elif isinstance(message, Response):
             self._receive_response(message, flow, now)
-
-    def _refuse_malformed(
-        self, message: Message | bytes, parsed: Message | None, error: SipParseError, flow: Flow
-    ) -> None:
-        data = message if isinstance(message, bytes) else message.encode()
-        response = refusal(data, error)
-        if response is None:
-            return
-        destination: Flow | Target = flow
-        if isinstance(parsed, Request):
-            with contextlib.suppress(SipParseError):
-                destination, _ = response_route(parsed, flow)
-        self._outputs.append(Transmit(response, destination))
 
     def _receive_request(self, request: Request, flow: Flow, now: float) -> None:
         _mark_source(request, flow)
@@ -283,12 +268,7 @@ class TransactionLayer:
     def _receive_response(self, response: Response, flow: Flow, now: float) -> None:
         via = response.top_via
         client = self._client_matches.get((via.branch or "", response.cseq.method))
-        if (
-            client is None
-            or client.sent_by != via.sent_by
-            # Section 8.1.3.3: more hops than the request had; somebody else's response.
-            or (client.via_count == 1 and len(response.headers.elements("Via")) > 1)
-        ):
+        if client is None or client.sent_by != via.sent_by or _too_many_hops(response, client.via_count):
             _log.debug("stray response %d over %s", response.status, flow)
             self._outputs.append(StrayResponse(response, flow))
             return
@@ -438,6 +418,14 @@ class TransactionLayer:
             if self._merges.get(merge) is transaction:
                 del self._merges[merge]
         transaction.end()
+
+
+def _too_many_hops(response: Response, via_count: int) -> bool:
+    """True if a user agent's request comes back with more Vias than it had: somebody else's (section 8.1.3.3)."""
+    try:
+        return via_count == 1 and len(response.headers.elements("Via")) > 1
+    except SipParseError:
+        return True
 
 
 def _mark_source(request: Request, flow: Flow) -> None:

@@ -353,6 +353,9 @@ def test_broken_responses_are_dropped(make: Any, sip: Any) -> None:
     assert answer(book, sip, 200, CSeq="nonsense") == []
     assert answer(book, sip, 200, Via="nonsense") == []
     assert answer(book, sip, 200, Via=f"{book.sent().top_via}, ,") == []
+    unreadable = response_to(book.sent(), 200, to_tag="b")
+    unreadable.headers.add("Via", "SIP/2.0/UDP other.example, ,")
+    assert book.do(Received(unreadable.encode(), sip.build_flow())) == ["stray 200"]
 
 
 def test_stateless_ack_gets_a_via_of_its_own(make: Any, sip: Any) -> None:

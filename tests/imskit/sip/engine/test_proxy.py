@@ -266,6 +266,9 @@ def test_first_2xx_wins_and_the_others_are_cancelled(bench: Bench) -> None:
     # 23 has said nothing yet: its CANCEL waits for a provisional response (section 9.1).
     assert bench.answer(22, 200) == ["-> CANCEL @21", "-> 200 INVITE @10"]
     assert bench.answer(23, 180) == ["-> CANCEL @23"]
+    bench.relay = False
+    assert bench.answer(21, 183) == []
+    bench.relay = True
     assert bench.answer(21, 487) == ["-> ACK @21"]
     # Section 16.7 step 5: a 2xx that crossed the CANCEL goes on as well.
     assert bench.answer(23, 200) == ["-> 200 INVITE @10"]
