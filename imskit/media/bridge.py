@@ -101,6 +101,7 @@ class _Direction:
         self._current: AgreedCodec | None = None
         self._transcoder: Transcoder | None = None
         self._align = True
+        self._floor: int | None = None
         self._last_arrival = 0.0
         self.opposite: _Direction | None = None
         self._order: ReorderBuffer[_Arrival] = ReorderBuffer(PATIENCE_SECONDS)
@@ -137,7 +138,7 @@ class _Direction:
                     go_event.clock_rate,
                     position=self._position,
                     send=self._send_event,
-                    finished=self.realign,
+                    finished=self._event_played,
                 )
         self._relayed = relayed
         if come.codec.receive_payload_type not in relayed:
@@ -294,13 +295,18 @@ class _Direction:
         if sending.at is None:
             return sending.timestamp
         elapsed = max(0.02, time.monotonic() - sending.at)
-        return (sending.timestamp + round(elapsed * self._go.clock_rate)) & 0xFFFFFFFF
+        position = (sending.timestamp + round(elapsed * self._go.clock_rate)) & 0xFFFFFFFF
+        floor, self._floor = self._floor, None
+        if floor is not None and (floor - position) & 0xFFFFFFFF < 0x80000000:
+            return floor
+        return position
 
     def _send_event(self, timestamp: int, payload: bytes, marker: bool) -> None:
         self._plane.inject(self._target, self._event_type, timestamp, payload, marker=marker)
 
-    def realign(self) -> None:
-        """Let sound go on from the moment of its next packet."""
+    def _event_played(self, timestamp: int) -> None:
+        """Let sound go on from the moment of its next packet, not before ``timestamp``."""
+        self._floor = timestamp
         self._align = True
 
     def _keep_stats(self, stats: TranscoderStats) -> None:

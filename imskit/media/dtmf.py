@@ -30,11 +30,11 @@ class DtmfConverter:
         *,
         position: Callable[[], int],
         send: Callable[[int, bytes, bool], None],
-        finished: Callable[[], None],
+        finished: Callable[[int], None],
     ) -> None:
         """``position`` gives the leaving stream's timestamp of this moment; ``send`` takes timestamp, payload, marker.
 
-        ``finished`` is called when an event has been played and sound may go on.
+        ``finished`` takes the timestamp from which sound may go on when an event has been played.
         """
         self._receiver = TelephoneEventReceiver(in_clock)
         self._out_clock = out_clock
@@ -93,11 +93,11 @@ class DtmfConverter:
         packet = self._sender.packet(self._timestamp)
         if packet is not None:
             self._send(packet.timestamp, packet.payload, packet.marker)
+        self._timestamp = (self._timestamp + self._frame) & 0xFFFFFFFF
         if not self._sender.active:
             self._timer = None
-            self._finished()
+            self._finished(self._timestamp)
             return
-        self._timestamp = (self._timestamp + self._frame) & 0xFFFFFFFF
         self._next += _FRAME_SECONDS
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(max(0.0, self._next - time.monotonic()), self._play)

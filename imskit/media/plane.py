@@ -185,7 +185,7 @@ class Sending:
     timestamp: int = 0
     """Timestamp of the last packet sent."""
     at: float | None = None
-    """When it was sent; ``None`` before the first."""
+    """When that timestamp was first sent (a telephone event keeps one); ``None`` before the first packet."""
 
 
 @dataclass(slots=True)

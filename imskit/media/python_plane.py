@@ -465,8 +465,9 @@ class PythonPlane:
         sending = leg.sending
         if sending.at is None or (sequence - sending.sequence) & 0xFFFF < 0x8000:
             sending.sequence = sequence
-            sending.timestamp = timestamp
-            sending.at = now
+            if sending.at is None or timestamp != sending.timestamp:
+                sending.timestamp = timestamp
+                sending.at = now
         if leg.first_sent is None:
             leg.first_sent = now
             self._call(leg.handler.notice, Notice.FIRST_SENT, now)
