@@ -1,4 +1,8 @@
-"""The one command line.  Each sub-command is a module of this package that offers ``register`` and ``run``."""
+"""The one command line.
+
+Each sub-command is a module of this package with a ``register(subparsers)`` that sets ``run``; only the module that
+is asked for is imported, so ``--help`` is quick.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,48 @@ import argparse
 import importlib
 import sys
 
-_COMMANDS: tuple[str, ...] = ()
+_COMMANDS = {
+    "demo": "a browser calls a VoLTE phone and is called back, in a lab on this machine",
+    "ue": "the agent on a handset: run, check, status; and each of its functions alone",
+    "edge": "the network edge: the page's web server",
+    "sim": "what the lab stands on: core, phone, card, name server",
+    "config": "sample configuration files",
+    "doctor": "everything that can be wrong on this device, one line each",
+}
+
+_EPILOG = """\
+examples:
+  imsbridge demo                         see it work: no root, no hardware
+  imsbridge config sample ue > ue.toml   then fill it in, and
+  imsbridge ue check -c ue.toml
+  imsbridge ue run -c ue.toml
+  imsbridge doctor -c ue.toml            when something does not
+
+exit codes: 0 all is well, 1 it failed, 2 wrong arguments or configuration, 3 something is not installed
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse ``argv`` and run the sub-command; the return value is the exit code."""
-    parser = argparse.ArgumentParser(prog="imsbridge")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in _COMMANDS:
-        importlib.import_module(f"imsbridge.{name}").register(commands)
-    arguments = parser.parse_args(argv)
-    return int(arguments.run(arguments))
+    words = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="imsbridge",
+        description="The phone's own IMS service (VoLTE calls, messages) for an unmodified web browser.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    wanted = next((word for word in words if not word.startswith("-")), None)
+    for name, text in _COMMANDS.items():
+        if name == wanted:
+            importlib.import_module(f"imsbridge.{name}").register(commands)
+        else:
+            commands.add_parser(name, help=text)
+    arguments = parser.parse_args(words)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ class Wwsf:
         try:
             response = await handler(request)
         except web.HTTPException as error:
-            response = error
+            response = _message(error.status, error.reason, "This page does not exist.")
         response.headers.update(self._policy())
         return response
 

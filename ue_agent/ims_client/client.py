@@ -231,7 +231,7 @@ class ImsClient:
         if endpoint is not None and endpoint is self._endpoint:
             endpoint.handle(event)
 
-    # ---- for the web log-in --------------------------------------------------------------------------------------------
+    # ---- for the web log-in -----------------------------------------------------------------------------------------
 
     async def answer_web_challenge(self, header: str, method: str, uri: str, body: bytes = b"") -> str:
         """Return the ``Authorization`` value that answers a web server's AKA challenge [S7-AUTH].

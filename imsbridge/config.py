@@ -1,0 +1,38 @@
+"""``imsbridge config sample NAME``: configuration files with every setting explained."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from imskit.config.model import sample
+
+
+def _models() -> dict[str, type[Any]]:
+    from simulators.ims_core.config import CoreConfig
+    from simulators.phone.config import PhoneConfig
+
+    from network_edge.wwsf.config import WwsfConfig
+    from simulators.card.profile import CardProfile
+    from ue_agent.config import UeConfig
+
+    return {"ue": UeConfig, "wwsf": WwsfConfig, "core": CoreConfig, "phone": PhoneConfig, "card": CardProfile}
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``config`` to the command line."""
+    parser = subparsers.add_parser("config", help="sample configuration files")
+    commands = parser.add_subparsers(dest="config_command", required=True)
+    show = commands.add_parser(
+        "sample",
+        help="print a configuration file with every setting explained",
+        description="Prints a TOML file: fill in what is empty; what is commented out shows the default.",
+    )
+    show.add_argument("name", choices=("ue", "wwsf", "core", "phone", "card"), help="whose configuration")
+    show.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the sample."""
+    print(sample(_models()[arguments.name]), end="")
+    return 0

@@ -1,0 +1,14 @@
+"""``imsbridge edge …``: the network edge (Annex A)."""
+
+from __future__ import annotations
+
+import argparse
+
+from network_edge.wwsf import command as wwsf
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``edge`` to the command line."""
+    parser = subparsers.add_parser("edge", help="the network edge: the page's web server")
+    commands = parser.add_subparsers(dest="edge_command", required=True)
+    wwsf.register(commands)
