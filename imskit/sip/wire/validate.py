@@ -63,7 +63,7 @@ def validate(message: Message) -> None:
     _one_tag(message.from_, "From")
     _one_tag(message.to, "To")
     cseq = message.cseq
-    _ = message.max_forwards
+    _ = message.call_id, message.max_forwards
     if not isinstance(message, Request):
         return
     if cseq.method != message.method:
