@@ -44,8 +44,9 @@ class Answering:
         self.request = request
         self.final: Response | None = None
         """The final response, once it is sent."""
-        self.success_sdp = False
+        self._success_sdp = False
         """The 2xx carries an offer or answer."""
+        self._success_offer = False
         self.confirmed = False
         """The ACK of the 2xx came."""
         self._core = core
@@ -74,9 +75,12 @@ class Answering:
     @property
     def unconfirmed_sdp(self) -> bool:
         """True while a 1xx or 2xx with an offer or answer is not known to have arrived."""
-        if self.final is None:
-            return self._sdp_under_way
-        return self.success_sdp and not self.complete
+        return self._sdp_under_way if self.final is None else self._success_sdp and not self.complete
+
+    @property
+    def owes_answer(self) -> bool:
+        """True while the PRACK of an offer or answer, or the ACK of an offer, is due (RFC 6337 section 4.3)."""
+        return self._sdp_under_way if self.final is None else self._success_offer and not self.complete
 
     @property
     def _sdp_under_way(self) -> bool:
@@ -169,11 +173,11 @@ class Answering:
         self._holds -= 1
         self._send_success()
 
-    def accept(self, response: Response, *, sdp: bool) -> None:
+    def accept(self, response: Response, *, sdp: bool, offer: bool) -> None:
         """Send the 2xx, when no 1xx with SDP waits for its PRACK any more (RFC 3262 section 5)."""
         if self.final is not None or self._success is not None:
             return
-        self._success, self.success_sdp = response, sdp
+        self._success, self._success_sdp, self._success_offer = response, sdp, offer
         # What was not sent yet and has no SDP is outdated.
         while self._waiting and not self._waiting[-1].sdp:
             self._waiting.pop()

@@ -47,7 +47,7 @@ class CalleeCall:
         timer = SessionTimer(core.profile.session_timer)
         timer.requested(request)
         # Without a fixed hop the dialog stays on a connection; over UDP its route set says where to send to.
-        hop: Hop | None = core.profile.hop or (flow if flow.reliable else None)
+        hop: Hop | None = flow if core.profile.hop is None and flow.reliable else None
         self._session = Session(core, call, self, dialog, timer=timer, contact=core.profile.contact, hop=hop)
         self._session.learn(request)
         self._answering = Answering(core, key, request, no_prack=self._no_prack, no_ack=self._session.no_ack)
@@ -143,7 +143,7 @@ class CalleeCall:
                 offers.send_answer(sdp)
         self._stop_patience()
         session.dialog.confirmed = True
-        answering.accept(response, sdp=sdp is not None)
+        answering.accept(response, sdp=sdp is not None, offer=offers.state is OfferState.LOCAL_OFFER)
         session.watch()
         return None
 

@@ -35,6 +35,8 @@ TRIES = 5
 """How often one modification is sent, glare and 422 included."""
 _LONGEST_WAIT = 60
 """Seconds of Retry-After that are waited for."""
+_LEAST_LEFT = 10
+"""Seconds before the end of a session below which it is not refreshed again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -268,8 +270,17 @@ class Modifier:
         if current is None:
             return
         self._drop_offer(current)
-        if not current.own:
+        if current.own:
+            self._refresh_again()
+        else:
             session.emit(OfferFailed(session.call, session.dialog.id, cause, response))
+
+    def _refresh_again(self) -> None:
+        # RFC 4028 section 10: not continuously; each time half of what is left goes by first.
+        session = self._session
+        left = (session.timer.expires_at or 0.0) - session.core.now
+        if left > _LEAST_LEFT and not session.ended:
+            session.core.alarm(left / 2, self._refresh_if_due)
 
     def _drop_offer(self, current: _Modification) -> None:
         # Not the peer's offer, nor one that was answered in a reliable provisional response.

@@ -152,7 +152,7 @@ class Responder:
             return 491  # UAS-UcU
         if client is not None and not client.complete and client.prack_open:
             return 491  # UAS-IcU
-        if server is not None and server.unconfirmed_sdp:
+        if server is not None and server.owes_answer:
             return 500  # UAS-IsU
         if offers.state is OfferState.LOCAL_OFFER:
             return 491
@@ -174,6 +174,7 @@ class Responder:
         session.learn(request)
         session.timer.requested(request)
         sdp = session_description(request)
+        session.confirm_without_ack(request)
         server = Answering(core, key, request, no_prack=lambda: None, no_ack=session.no_ack)
         session.server = server
         core.invites[key] = self
@@ -189,7 +190,7 @@ class Responder:
             else:
                 offers.send_offer(own, Carrier.SUCCESS)
             session.dialog.refresh_target(request)
-            server.accept(response, sdp=True)
+            server.accept(response, sdp=True, offer=sdp is None)
             session.watch()
 
         def reject(command: RejectOffer) -> None:
@@ -214,7 +215,7 @@ class Responder:
         offers, client, server = session.offers, session.client, session.server
         if client is not None and not client.complete:
             return 491  # UAS-IcI
-        if server is not None and (server.final is None or server.unconfirmed_sdp):
+        if server is not None and (server.final is None or server.owes_answer):
             return 500  # UAS-IsI
         if session.modifier.updating:
             return 491  # UAS-UcI

@@ -187,6 +187,7 @@ class Session:
     def _send_next(self) -> None:
         while self._sent is None and self._queue and not self.ended:
             self._sent = outgoing = self._queue.popleft()
+            outgoing.hop = self.hop
             try:
                 self.core.send(outgoing)
             except SipParseError as error:
@@ -232,6 +233,9 @@ class Session:
 
     def receive(self, key: str, request: Request, flow: Flow) -> None:
         """Take a request within the dialog."""
+        if isinstance(self.hop, Flow) and self.hop.reliable and flow.reliable:
+            # The peer's connection may have been replaced (RFC 5626 section 5.3, RFC 7118 section 5).
+            self.hop = flow
         if request.method == "BYE":
             self.core.reply_to(key, request, 200)
             over = self._closing is None
@@ -271,6 +275,11 @@ class Session:
         self.emit(OfferFailed(self.call, self.dialog.id, Cause.PROTOCOL))
         if initial:
             self.give_up(Cause.PROTOCOL)
+
+    def confirm_without_ack(self, request: Request) -> None:
+        """A re-INVITE proves that our 2xx arrived: its ACK was lost or is late."""
+        if self.server is not None and self.server.confirm() and self.server.request.to.tag is None:
+            self._owner.confirmed(self, request)
 
     # ---- session timer ------------------------------------------------------------------------------------------
 

@@ -371,7 +371,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """The ACK of our 2xx to the initial INVITE came."""
+    """The ACK of our 2xx to the initial INVITE came, or a re-INVITE that proves that it was sent."""
 
     call: str
     dialog: DialogId
