@@ -59,12 +59,8 @@ class RtcpSession:
         self._loop = asyncio.get_running_loop()
         stats = plane.stats(leg)
         self._sender = SenderStatistics(stats.sending.ssrc, clock_rate)
-        self._timer = RtcpTimer(
-            sender_bandwidth=sender_bandwidth,
-            receiver_bandwidth=receiver_bandwidth,
-            random=random.random,
-            now=time.monotonic(),
-        )
+        self._bandwidths = (sender_bandwidth, receiver_bandwidth)
+        self._timer = self._new_timer()
         self._seen_sent = self._seen_received = 0
         self._prior: tuple[int, int, int] = (0, 0, 0)
         """SSRC, packets expected and packets received at the last report."""
@@ -91,9 +87,14 @@ class RtcpSession:
         """Timestamp units a second of the stream we send."""
         return self._sender.clock_rate
 
-    @clock_rate.setter
-    def clock_rate(self, value: int) -> None:
-        self._sender.clock_rate = value
+    def configure(self, *, clock_rate: int, sender_bandwidth: int, receiver_bandwidth: int) -> None:
+        """Take what was negotiated: the clock of the stream we send, b=RS and b=RR in bit/s."""
+        self._sender.clock_rate = clock_rate
+        if self._bandwidths != (sender_bandwidth, receiver_bandwidth):
+            self._bandwidths = (sender_bandwidth, receiver_bandwidth)
+            self._disarm()
+            self._timer = self._new_timer()
+            self._arm()
 
     def packet_received(self, data: bytes) -> None:
         """Take a compound packet in the clear; a malformed one is dropped."""
@@ -128,11 +129,9 @@ class RtcpSession:
 
     def close(self) -> None:
         """Say BYE, if RTP was sent, and stop."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        self._disarm()
         stats = self._plane.stats(self._leg)
-        if stats.sending.at is None:
+        if stats.sending.at is None or self._bandwidths == (0, 0):
             return
         ssrc = stats.sending.ssrc
         packets: list[RtcpPacket] = [ReceiverReport(ssrc), self._description(ssrc), Goodbye((ssrc,))]
@@ -175,6 +174,17 @@ class RtcpSession:
             last,
             delay,
         )
+
+    def _new_timer(self) -> RtcpTimer:
+        sender, receiver = self._bandwidths
+        return RtcpTimer(
+            sender_bandwidth=sender, receiver_bandwidth=receiver, random=random.random, now=time.monotonic()
+        )
+
+    def _disarm(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
 
     def _arm(self) -> None:
         deadline = self._timer.deadline()

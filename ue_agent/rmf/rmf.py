@@ -1,0 +1,277 @@
+"""The RTC Media Interworking Function (TR 23.701 5.7, MIF): for each call a leg to the page, a leg to IMS, a bridge.
+
+Thin: descriptions are made and judged by ``imskit.sdp``, packets are handled by ``imskit.media``.  The page's leg has
+a virtual address, which no interface has and only this process's TURN proxy delivers to; so media goes through the
+proxy whatever ICE policy the page asks for, and no other program on the device or network can reach it.
+
+A call from the page::
+
+    call = rmf.open_call(page_offers=True, on_event=…)
+    offer = interworking.ims_offer(page's offer, call.ims_endpoint)                        to IMS
+    answer, web = interworking.web_answer(page's offer, ims, call.web_endpoint)            to the page
+    call.apply(interworking.plan(web, ims))                                                media flows
+    call.answered()                                                                        at the 200 OK
+
+A call to the page: ``page_offers=False``, and ``ims_answer`` and ``web_offer`` with the same endpoints.  For a later
+offer of the page call ``page_offer`` before ``web_endpoint`` is used: it may restart ICE.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from imskit.media.bridge import Bridge, DirectionStats
+from imskit.media.events import LegEvent
+from imskit.media.ims_leg import PORTS, ImsLeg
+from imskit.media.plane import Address, LegStats, MediaPlane, Source
+from imskit.media.transports import Certificate
+from imskit.media.webrtc_leg import WebRtcLeg, WebRtcParameters
+from imskit.sdp.description import SessionDescription
+from imskit.sdp.ims_side import ImsEndpoint
+from imskit.sdp.negotiation import LegMedia, MediaPlan
+from imskit.sdp.web_side import WebEndpoint
+from imskit.secrets import Secret
+
+_log = logging.getLogger(__name__)
+
+VIRTUAL_HOST = "192.0.2.2"
+"""Address of the page's legs, from the documentation block (RFC 5737): nothing answers there if it ever leaks."""
+ANSWERED_SECONDS = 20.0
+"""From the answer on, the page has this long to connect."""
+
+_VIRTUAL_PORTS = range(1024, 65536)
+_OPUS_CLOCK, _AMR_WB_CLOCK = 48000, 16000
+
+
+type OnCallEvent = Callable[[str, LegEvent], None]
+"""Takes the side, ``web`` or ``ims``, and what happened there."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallStats:
+    """The figures of a call's media at one moment."""
+
+    web: LegStats
+    ims: LegStats
+    web_to_ims: DirectionStats | None
+    ims_to_web: DirectionStats | None
+    web_round_trip_ms: float | None
+    ims_round_trip_ms: float | None
+    waiting_for: str
+    """What the page's leg still waits for; empty when it is connected."""
+
+
+class Call:
+    """The media of one call; made by ``Rmf.open_call``."""
+
+    def __init__(self, rmf: Rmf, *, page_offers: bool, on_event: OnCallEvent) -> None:
+        self._rmf = rmf
+        self._plane = rmf.plane
+        self._on_event = on_event
+        self._session_ids = (secrets.randbits(62), secrets.randbits(62))
+        self.events: list[tuple[str, LegEvent]] = []
+        """All that happened so far, side by side with its time: the steps of a call's set-up."""
+        cname = secrets.token_urlsafe(12)
+        ims = ImsLeg(
+            rmf.plane,
+            rmf.ims_host(),
+            cname=cname,
+            clock_rate=_AMR_WB_CLOCK,
+            interface=rmf.ims_interface,
+            ports=rmf.ims_ports,
+            on_event=lambda event: self._event("ims", event),
+        )
+        try:
+            address = rmf.virtual_address()
+            self._web = WebRtcLeg(
+                rmf.plane,
+                address,
+                candidates=[address],
+                certificate=rmf.certificate,
+                controlling=not page_offers,
+                cname=secrets.token_urlsafe(12),
+                clock_rate=_OPUS_CLOCK,
+                on_event=lambda event: self._event("web", event),
+            )
+        except Exception:
+            ims.close()
+            raise
+        self._ims = ims
+        self._bridge = Bridge(rmf.plane, self._web.id, self._ims.id, executor=rmf.executor)
+        self._closed = False
+
+    @property
+    def web_endpoint(self) -> WebEndpoint:
+        """What to say of us in descriptions to the page."""
+        local = self._web.local
+        return WebEndpoint(
+            self._session_ids[0],
+            local.ufrag,
+            local.password.reveal(),
+            local.candidates,
+            local.fingerprints,
+            self._web.ssrc,
+            self._web.cname,
+        )
+
+    @property
+    def ims_endpoint(self) -> ImsEndpoint:
+        """What to say of us in descriptions to IMS."""
+        host, port = self._ims.rtp_address
+        return ImsEndpoint(host, port, self._session_ids[1])
+
+    @property
+    def plan(self) -> MediaPlan | None:
+        """The plan in force."""
+        return self._bridge.plan
+
+    def page_offer(self, offer: SessionDescription) -> None:
+        """Look at a later offer of the page: new ICE credentials in it ask for a restart (RFC 8839 4.4.1.1.1)."""
+        known = self._web.remote
+        if known is None:
+            return
+        for media in offer.media:
+            ufrag = next(iter(offer.effective(media, "ice-ufrag", str)), known.ufrag)
+            if media.port and ufrag != known.ufrag:
+                _log.info("the page restarts ICE")
+                self._web.restart()
+                return
+
+    def apply(self, plan: MediaPlan) -> None:
+        """Put an agreed plan into force; the same plan again changes nothing.
+
+        ``ValueError`` when the page's side has no ICE or DTLS, or for a codec not known here;
+        ``CodecUnavailableError`` for one that is not installed.
+        """
+        self._bridge.apply(plan)
+        self._apply_ims(plan.ims)
+        self._apply_web(plan.web)
+
+    def answered(self) -> None:
+        """The call was answered: the page has to be connected soon."""
+        self._web.connect_within(ANSWERED_SECONDS)
+
+    def keep_alive(self, on: bool) -> None:
+        """Keep a NAT binding towards IMS (TS 24.229 K.5.2.1), or no longer."""
+        plan = self._bridge.plan
+        media = () if plan is None else (*plan.ims.codecs, *plan.ims.telephone_events)
+        self._ims.keep_alive([codec.send_payload_type for codec in media] if on else None)
+
+    def stats(self) -> CallStats:
+        """Return the figures; ``KeyError`` when the call is closed."""
+        bridge = self._bridge.stats()
+        return CallStats(
+            self._plane.stats(self._web.id),
+            self._plane.stats(self._ims.id),
+            None if bridge is None else bridge[0],
+            None if bridge is None else bridge[1],
+            _milliseconds(self._web.reports.round_trip_time),
+            _milliseconds(self._ims.reports.round_trip_time),
+            self._web.waiting_for,
+        )
+
+    async def close(self) -> None:
+        """End the media and free addresses and ports."""
+        if self._closed:
+            return
+        self._closed = True
+        self._bridge.close()
+        self._ims.close()
+        await self._web.close()
+        self._rmf.forget(self)
+
+    def _apply_ims(self, media: LegMedia) -> None:
+        sender, receiver = media.rtcp_bandwidths
+        self._ims.reports.configure(
+            clock_rate=media.codec.clock_rate, sender_bandwidth=sender, receiver_bandwidth=receiver
+        )
+        if media.remote_address is None or media.remote_port is None:
+            return
+        rtp: Address = (media.remote_address, media.remote_port)
+        rtcp: Address | None = None
+        if media.rtcp_mux:
+            rtcp = rtp
+        elif media.rtcp_port is not None:
+            rtcp = (media.rtcp_address or media.remote_address, media.rtcp_port)
+        self._ims.set_remote(rtp, rtcp, source=self._rmf.source)
+
+    def _apply_web(self, media: LegMedia) -> None:
+        if media.ice is None or media.dtls_client is None:
+            raise ValueError("the page's side of the plan has no ICE or DTLS parameters")
+        sender, receiver = media.rtcp_bandwidths
+        self._web.reports.configure(
+            clock_rate=media.codec.clock_rate, sender_bandwidth=sender, receiver_bandwidth=receiver
+        )
+        ice = media.ice
+        remote = WebRtcParameters(
+            ice.ufrag, Secret(ice.pwd), media.fingerprints, ice.candidates, not ice.trickle, ice.lite
+        )
+        self._web.start(remote, dtls_client=media.dtls_client)
+
+    def _event(self, side: str, event: LegEvent) -> None:
+        self.events.append((side, event))
+        self._on_event(side, event)
+
+
+class Rmf:
+    """Opens calls on a plane."""
+
+    def __init__(
+        self,
+        plane: MediaPlane,
+        *,
+        ims_host: Callable[[], str],
+        ims_interface: str | None = None,
+        ims_ports: range = PORTS,
+        source: Source = Source.SAME_HOST,
+        virtual_host: str = VIRTUAL_HOST,
+        executor: Executor | None = None,
+    ) -> None:
+        """``ims_host`` gives the local address of the IMS access at the time of a call.
+
+        ``source`` is the policy for the origin of RTP from IMS, ``executor`` that of ``Bridge``.
+        """
+        self.plane = plane
+        self.ims_host = ims_host
+        self.ims_interface = ims_interface
+        self.ims_ports = ims_ports
+        self.source = source
+        self.executor = executor
+        self.certificate = Certificate()
+        self._virtual_host = virtual_host
+        self._calls: set[Call] = set()
+
+    @property
+    def calls(self) -> int:
+        """Calls that are open."""
+        return len(self._calls)
+
+    def open_call(self, *, page_offers: bool, on_event: OnCallEvent) -> Call:
+        """Take addresses and ports for a call; ``OSError`` when the IMS access has no free ports or is down."""
+        call = Call(self, page_offers=page_offers, on_event=on_event)
+        self._calls.add(call)
+        return call
+
+    def virtual_address(self) -> Address:
+        """Return a virtual address that no leg has."""
+        while True:
+            address = (self._virtual_host, secrets.choice(_VIRTUAL_PORTS))
+            if not self.plane.owns(address):
+                return address
+
+    def forget(self, call: Call) -> None:
+        """Strike a closed call off."""
+        self._calls.discard(call)
+
+    async def close(self) -> None:
+        """Close all calls."""
+        for call in list(self._calls):
+            await call.close()
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000 * seconds
