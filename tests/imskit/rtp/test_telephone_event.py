@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imskit.rtp.errors import RtpError
+from imskit.rtp.packet import RtpPacket
 from imskit.rtp.telephone_event import (
     DTMF,
     MAX_DURATION,
@@ -60,6 +61,58 @@ def test_a_digit_of_100_ms(rate: int) -> None:
     assert {item.event for item in reports} == {5}
     assert packets[7:] == [None, None]
     assert not sender.active
+
+
+# RFC 4733 table 5, "911" at 8000 Hz and 50 ms a packet: marker, timestamp, event, duration, end.  The rows that the
+# table leaves out follow from its text.
+TABLE_5 = [
+    *[(n == 1, 0, 9, 400 * n, False) for n in range(1, 5)],
+    *[(False, 0, 9, 1600, True)] * 2,
+    *[(n == 1, 7040, 1, 400 * n, False) for n in range(1, 6)],
+    *[(False, 7040, 1, 2000, True)] * 2,
+    *[(n == 1, 11200, 1, 400 * n, False) for n in range(1, 5)],
+    *[(False, 11200, 1, 1760, True)] * 3,
+]
+
+
+def test_sender_follows_table_5() -> None:
+    """The same packets; the end bit is set at once, which section 2.5.1.4 leaves open and the third digit shows."""
+    assert len(TABLE_5) == 20
+    sender = TelephoneEventSender(8000, 400, pause=0.0)
+    sent: list[tuple[bool, int, int, int]] = []
+    for start, key, seconds in ((0, "9", 0.2), (7040, "1", 0.25), (11200, "1", 0.22)):
+        sender.press(event_of(key), duration=seconds)
+        for packet in run(sender, 400, 8, start):
+            if packet is not None:
+                item = report(packet)
+                sent.append((packet.marker, packet.timestamp, item.event, item.duration))
+    assert sent == [row[:4] for row in TABLE_5]
+
+
+def test_receiver_follows_table_5() -> None:
+    receiver = TelephoneEventReceiver(8000)
+    changes: list[EventChange] = []
+    for _, timestamp, event, duration, end in TABLE_5:
+        now = (timestamp + duration) / 8000
+        changes += receiver.expire(now)
+        changes += receiver.received(timestamp, EventReport(event, end, 10, duration).encode(), now)
+    assert changes == [
+        EventStarted(9, 10),
+        EventEnded(9, 0.2, True),
+        EventStarted(1, 10),
+        EventEnded(1, 0.25, True),
+        EventStarted(1, 10),
+        EventEnded(1, 0.22, True),
+    ]
+
+
+def test_figure_3_of_rfc_4733() -> None:
+    """Packet 18 of table 5 as octets, RTP header included."""
+    data = bytes.fromhex("80640012 00002bc0 005234a8 019406e0".replace(" ", ""))
+    packet = RtpPacket.parse(data)
+    assert (packet.payload_type, packet.sequence_number, packet.timestamp, packet.ssrc) == (100, 18, 11200, 0x5234A8)
+    assert parse_reports(packet.payload) == [EventReport(1, True, 20, 1760)]
+    assert RtpPacket(100, 18, 11200, 0x5234A8, EventReport(1, True, 20, 1760).encode()).encode() == data
 
 
 def test_two_digits_are_apart() -> None:
