@@ -124,7 +124,7 @@ class Sif:
         """Take in what the IMS client says of calls."""
         self._handle(FromIms(output))
 
-    # ---- the WebSocket ----------------------------------------------------------------------------------------------------
+    # ---- the WebSocket ------------------------------------------------------------
 
     def _admit(self, headers: Mapping[str, str]) -> tuple[int, str] | None:
         given = headers.get(SECRET_HEADER, "")
@@ -140,7 +140,7 @@ class Sif:
     def _page_says(self, output: page.Output) -> None:
         self._handle(FromPage(output))
 
-    # ---- the gateway ----------------------------------------------------------------------------------------------------
+    # ---- the gateway ------------------------------------------------------------
 
     def _handle(self, event: Event) -> None:
         """Give the gateway an event and carry out what it says; events that this causes wait their turn."""
