@@ -32,6 +32,7 @@ from ue_agent.sif.engine.events import (
     Event,
     FromIms,
     FromPage,
+    MediaAnswered,
     MediaFailed,
     MediaOpened,
     OpenMedia,
@@ -60,6 +61,9 @@ class MediaSide(Protocol):
 
     def apply(self, call: str, plan: MediaPlan) -> None:
         """Join both sides."""
+
+    def answered(self, call: str) -> None:
+        """The call stands: the page has to be connected soon."""
 
     def close(self, call: str) -> None:
         """Release all."""
@@ -161,6 +165,8 @@ class Sif:
                             spawn(self._open(call, controlling), "RMF")
                         case ApplyMedia(call, plan):
                             self._apply(call, plan)
+                        case MediaAnswered(call):
+                            self._media.answered(call)
                         case CloseMedia(call):
                             self._media.close(call)
                         case Step(call, name, codec):

@@ -24,7 +24,7 @@ from imskit.sip.wire.flow import Flow
 from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.message import Message, Response
 from imskit.sip.wire.uri import SipUri, TelUri, Uri
-from ue_agent.sif.engine.events import ApplyMedia, CloseMedia, OpenMedia, Output, Step, ToIms, ToPage
+from ue_agent.sif.engine.events import ApplyMedia, CloseMedia, MediaAnswered, OpenMedia, Output, Step, ToIms, ToPage
 
 _log = logging.getLogger(__name__)
 
@@ -245,6 +245,7 @@ class CallFromPage(GatewayCall):
                     return
                 self._answered = True
                 self.outputs.append(ToPage(page.Answer(self.name, self._web_local.encode())))
+                self.outputs.append(MediaAnswered(self.name))
             case ims.ReserveResources():
                 self.outputs.append(ToIms(ims.ResourcesReserved(self.name)))
             case _:
@@ -386,6 +387,7 @@ class CallToPage(GatewayCall):
                 if not self._answered:
                     self._answered = True
                     self.outputs.append(ToIms(ims.Accept(self.name)))
+                    self.outputs.append(MediaAnswered(self.name))
             case _:
                 pass
 

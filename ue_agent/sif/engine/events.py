@@ -100,6 +100,13 @@ class ApplyMedia:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaAnswered:
+    """The call was answered: the page has to be connected soon."""
+
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
 class CloseMedia:
     """Release a call's media."""
 
@@ -108,11 +115,11 @@ class CloseMedia:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a call, for the event log; ``name`` as in docs/how-to-demo."""
+    """A step of a call, for the event log."""
 
     call: str
     name: str
     codec: str = ""
 
 
-type Output = ToPage | ToIms | OpenMedia | ApplyMedia | CloseMedia | Step
+type Output = ToPage | ToIms | OpenMedia | ApplyMedia | MediaAnswered | CloseMedia | Step
