@@ -49,7 +49,9 @@ class SubscriberConfig:
 class Subscriber:
     """One subscription: identities and the authentication centre's side of its card."""
 
-    def __init__(self, config: SubscriberConfig) -> None:
+    def __init__(self, config: SubscriberConfig, number: int) -> None:
+        self.number = number
+        """Place in the configuration, from 1: names the subscriber where identities do not belong."""
         self.impi = Identity(config.impi)
         self.impus = tuple(Identity(impu) for impu in config.impus)
         self.barred = frozenset(config.barred)
@@ -87,8 +89,8 @@ class Hss:
         self._random = random
         self._by_impi: dict[str, Subscriber] = {}
         self._by_impu: dict[str, Subscriber] = {}
-        for config in subscribers:
-            subscriber = Subscriber(config)
+        for number, config in enumerate(subscribers, 1):
+            subscriber = Subscriber(config, number)
             if subscriber.impi in self._by_impi:
                 raise ValueError(f"two subscribers have the private identity {subscriber.impi!r}")
             self._by_impi[subscriber.impi] = subscriber

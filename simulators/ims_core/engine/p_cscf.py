@@ -121,7 +121,7 @@ class PCscf:
     def _route(self, asked: RouteRequest, now: float) -> Forward | Respond:
         request = asked.request
         try:
-            if asked.flow.remote == self._core.address:
+            if asked.flow.local == self._mw.address:
                 return self._towards_ue(asked, now)
             if request.method == "REGISTER":
                 return self._register(asked, now)

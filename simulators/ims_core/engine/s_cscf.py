@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from imskit.engine import Tick, Tokens
 from imskit.sip.engine.dialog import next_hop
@@ -28,6 +29,7 @@ from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri, TelUri
 from simulators.ims_core.engine.reg_event import RegEventNotifier
 from simulators.ims_core.engine.registrar import Registrar
+from simulators.ims_core.engine.steps import CallSteps, Step
 from simulators.ims_core.subscribers import Hss, Subscriber
 
 _log = logging.getLogger(__name__)
@@ -38,10 +40,23 @@ _PRIVATE = ("P-Access-Network-Info", "P-Visited-Network-ID")
 """What ends at the S-CSCF of the sender (clause 5.4.3.2)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Deregister:
+    """End a subscriber's registration from the network's side (clause 5.4.1.5)."""
+
+    subscriber: Subscriber
+    event: str
+    """What reg-event tells of its contacts: ``deactivated``, ``rejected`` … (RFC 3680 section 5.3)."""
+
+
+type SCscfEvent = ProxyEvent | Deregister
+type SCscfOutput = ProxyOutput | Step
+
+
 class SCscf:
     """The engine: a `ProxyCore` whose questions about routes are answered from the registrar and the HSS.
 
-    What `ProxyCore` says beside those questions (`Transmit`, `Resolve`) comes out of ``poll``.
+    What `ProxyCore` says beside those questions (`Transmit`, `Resolve`) comes out of ``poll``, and `Step`.
     """
 
     def __init__(self, hss: Hss, domain: str, own: Target, algorithms: Sequence[str], tokens: Tokens) -> None:
@@ -58,22 +73,26 @@ class SCscf:
         )
         name = SentBy(host, port)
         self._proxy = ProxyCore(tokens, own=[(host, port), (domain, None)], sent_by={"UDP": name, "TCP": name})
-        self._outputs: deque[ProxyOutput] = deque()
+        self._outputs: deque[SCscfOutput] = deque()
+        self._steps = CallSteps()
         self._notifications: dict[str, Request] = {}
         self._subscribed: dict[str, Response] = {}
         """Answers to SUBSCRIBE that a NOTIFY must follow, by context."""
 
     # ---- engine -------------------------------------------------------------------------------------------------
 
-    def handle(self, event: ProxyEvent, now: float) -> None:
+    def handle(self, event: SCscfEvent, now: float) -> None:
         """Take in one event."""
-        if isinstance(event, Tick):
-            self.registrar.expire(now)
-            self._notifier.expire(now)
-        self._proxy.handle(event, now)
+        if isinstance(event, Deregister):
+            self.registrar.deregister(event.subscriber, event.event)
+        else:
+            if isinstance(event, Tick):
+                self.registrar.expire(now)
+                self._notifier.expire(now)
+            self._proxy.handle(event, now)
         self._drain(now)
 
-    def poll(self) -> ProxyOutput | None:
+    def poll(self) -> SCscfOutput | None:
         """Return the next output."""
         return self._outputs.popleft() if self._outputs else None
 
@@ -81,12 +100,6 @@ class SCscf:
         """When something is due next."""
         waiting = (self._proxy.deadline(), self.registrar.deadline(), self._notifier.deadline())
         return min((at for at in waiting if at is not None), default=None)
-
-    def deregister(self, subscriber: Subscriber, event: str, now: float) -> int:
-        """End a subscriber's registration from the network's side; returns the number of its contacts."""
-        count = self.registrar.deregister(subscriber, event)
-        self._drain(now)
-        return count
 
     def _drain(self, now: float) -> None:
         while True:
@@ -100,6 +113,7 @@ class SCscf:
                     if (response := self._subscribed.pop(context, None)) is not None:
                         self._notifier.opened(response, now)
                 case ResponseReady(context, response):
+                    self._note_response(response)
                     self._proxy.handle(RelayResponse(context, response), now)
                 case ContextEnded():
                     pass
@@ -115,6 +129,7 @@ class SCscf:
     def _notify(self, now: float) -> None:
         """Tell subscribers what the registrar has noted, and send what the notifier has made."""
         events, self.registrar.events = self.registrar.events, []
+        self._outputs.extend(Step(event.event, event.subscriber.number) for event in events)
         self._notifier.changed(events, now)
         while self._to_send:
             request = self._to_send.pop(0)
@@ -133,7 +148,7 @@ class SCscf:
         request = asked.request
         try:
             if request.method == "REGISTER":
-                return Respond(asked.context, self.registrar.handle(request, now))
+                return self._register(asked, now)
             if request.to.tag is not None:
                 return self._within_dialog(asked, now)
             if any(uri.user == _ORIGINATING for uri in asked.own_routes):
@@ -142,10 +157,28 @@ class SCscf:
         except SipParseError as error:
             return Respond(asked.context, response_to(request, error.status, error.reason))
 
+    def _register(self, asked: RouteRequest, now: float) -> Respond:
+        response = self.registrar.handle(asked.request, now)
+        if not response.success:
+            subscriber = self._hss.by_uri(asked.request.to.uri)
+            self._outputs.append(Step(f"register-{response.status}", subscriber.number if subscriber else None))
+        return Respond(asked.context, response)
+
+    def _note_call(self, name: str, request: Request | Response, subscriber: Subscriber | None = None) -> None:
+        step = self._steps.step(name, request.call_id, subscriber.number if subscriber is not None else None)
+        if step is not None:
+            self._outputs.append(step)
+
+    def _note_response(self, response: Response) -> None:
+        if response.cseq.method == "INVITE" and response.status > 100:
+            self._note_call(str(response.status), response)
+
     def _within_dialog(self, asked: RouteRequest, now: float) -> Forward | Respond:
         request = asked.request
         if request.method == "SUBSCRIBE" and not request.routes:
             return self._answer_subscribe(asked, self._notifier.refresh(request, now))
+        if request.method == "BYE":
+            self._note_call("bye", request)
         return Forward(asked.context)
 
     def _originating(self, asked: RouteRequest, now: float) -> Forward | Respond:
@@ -157,6 +190,8 @@ class SCscf:
             return _refuse(asked, 403, "the sender is not registered here")
         if request.method == "SUBSCRIBE" and _package(request) == "reg":
             return self._subscribe(asked, now)
+        if request.method == "INVITE":
+            self._note_call("invite", request, sender)
         for name in _PRIVATE:
             request.headers.remove(name)
         return self._terminating(asked, now)

@@ -9,6 +9,7 @@ import pytest
 from imskit.ims import events as ims
 from imskit.ims.registration import State
 from imskit.sip.wire.message import Request
+from simulators.ims_core.engine.s_cscf import Deregister
 
 
 def sdp(host: str, version: int = 1) -> bytes:
@@ -148,7 +149,7 @@ def test_a_phone_that_is_off(world: Any) -> None:
 def test_the_network_ends_the_registration(world: Any) -> None:
     a, _ = world.registered()
     subscriber = world.hss.by_impi(a.ue._profile.impi)
-    world.s_cscf.deregister(subscriber, "deactivated", world.now)
+    world.s_cscf.handle(Deregister(subscriber, "deactivated"), world.now)
     world.until(lambda: "A->P REGISTER" in world.ladder)
     world.until(lambda: a.ue.status.state is State.REGISTERED)
     assert world.s_cscf.registrar.registration(subscriber) is not None

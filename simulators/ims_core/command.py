@@ -1,0 +1,81 @@
+"""``imsbridge sim core run``: the operator's IMS core, for labs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from imskit.config.model import ConfigError, load, sample
+from imskit.observe import logs
+from simulators.ims_core.config import CoreConfig
+from simulators.ims_core.core import ImsCore
+
+_log = logging.getLogger(__name__)
+
+_EPILOG = """\
+The configuration is TOML; ``imsbridge sim core sample`` prints one with every setting explained.  UEs register over
+the addresses in gm with AKA (no IPsec), call each other by number, and are told of their registration (reg event).
+
+control socket (curl --unix-socket PATH):
+  curl --unix-socket core.sock http://core/registrations
+  curl --unix-socket core.sock http://core/deregister -d '{"impi": "…", "event": "deactivated"}'
+
+exit codes: 0 stopped by SIGTERM or SIGINT, 1 a socket could not be had, 2 wrong arguments or configuration
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``core run`` and ``core sample`` to the sub-commands of ``imsbridge sim``."""
+    core = subparsers.add_parser("core", help="the operator's IMS core: P-CSCF, I/S-CSCF, HSS")
+    commands = core.add_subparsers(dest="core_command", required=True)
+    parser = commands.add_parser(
+        "run",
+        help="serve UEs",
+        description="P-CSCF, I-CSCF, S-CSCF and HSS in one process.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", type=Path, required=True, help="configuration (TOML)")
+    parser.add_argument("--log-level", choices=logs.LEVELS, default="info", help="(default info)")
+    parser.set_defaults(run=run)
+    commands.add_parser("sample", help="print a configuration").set_defaults(run=print_sample)
+
+
+def print_sample(arguments: argparse.Namespace) -> int:
+    """Print a sample configuration; the return value is the exit code."""
+    print(sample(CoreConfig), end="")
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT; the return value is the exit code."""
+    logs.set_up(arguments.log_level)
+    try:
+        core = ImsCore(load(CoreConfig, arguments.config))
+    except (ConfigError, ValueError) as error:
+        print(f"imsbridge sim core run: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"imsbridge sim core run: {error}", file=sys.stderr)
+        return 1
+    return asyncio.run(_serve(core))
+
+
+async def _serve(core: ImsCore) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        await core.start()
+    except OSError as error:
+        print(f"imsbridge sim core run: {error}", file=sys.stderr)
+        return 1
+    print(f"ready: core {' '.join(f'{host}:{port}' for host, port in core.gm)}", file=sys.stderr, flush=True)
+    await stop.wait()
+    _log.info("the core stops with %d subscribers registered", len(core.registrations()))
+    await core.close()
+    return 0

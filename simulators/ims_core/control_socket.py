@@ -1,0 +1,33 @@
+"""The operator's hand on the core: who is registered, and ending a registration.  HTTP with JSON on a Unix socket."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from simulators.ims_core.core import ImsCore
+from simulators.ims_core.hss_socket import read_object, refusal
+from simulators.ims_core.subscribers import UnknownSubscriberError
+
+_EVENTS = ("deactivated", "probation", "rejected", "unregistered", "expired")
+
+
+def application(core: ImsCore) -> web.Application:
+    """Return the web application; serve it with ``serve_on_unix_socket``."""
+
+    async def registrations(request: web.Request) -> web.Response:
+        return web.json_response(core.registrations())
+
+    async def deregister(request: web.Request) -> web.Response:
+        body = await read_object(request)
+        impi, event = body.get("impi"), body.get("event", "deactivated")
+        if not isinstance(impi, str) or event not in _EVENTS:
+            raise refusal(web.HTTPBadRequest, f"needs impi, and event of {', '.join(_EVENTS)}")
+        try:
+            count = core.deregister(impi, event)
+        except UnknownSubscriberError as error:
+            raise refusal(web.HTTPNotFound, str(error)) from None
+        return web.json_response({"contacts": count})
+
+    app = web.Application(client_max_size=64 * 1024)
+    app.add_routes([web.get("/registrations", registrations), web.post("/deregister", deregister)])
+    return app

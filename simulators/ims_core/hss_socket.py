@@ -1,0 +1,87 @@
+"""The HSS towards the operator's web server (reference points Zh and Cx): HTTP with JSON on a Unix socket.
+
+``POST /vector`` gives a fresh authentication vector, ``GET /profile`` the identities of a subscriber.  The answers
+hold keys: the socket is for its owner alone.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from imskit.aka.errors import AkaError
+from simulators.ims_core.subscribers import Hss, ResynchronisationError, UnknownSubscriberError
+
+_log = logging.getLogger(__name__)
+
+
+def application(hss: Hss) -> web.Application:
+    """Return the web application; serve it with ``serve_on_unix_socket``."""
+
+    async def vector(request: web.Request) -> web.Response:
+        body = await read_object(request)
+        try:
+            made = hss.vector(_text(body, "impi"), _resynchronisation(body.get("resync")))
+        except UnknownSubscriberError as error:
+            raise refusal(web.HTTPNotFound, str(error)) from None
+        except (ResynchronisationError, AkaError) as error:
+            _log.warning("no vector: %s", error)
+            raise refusal(web.HTTPForbidden, str(error)) from None
+        return web.json_response(
+            {
+                "rand": made.rand.hex(),
+                "autn": made.autn.hex(),
+                "xres": made.xres.reveal().hex(),
+                "ck": made.ck.reveal().hex(),
+                "ik": made.ik.reveal().hex(),
+            }
+        )
+
+    async def profile(request: web.Request) -> web.Response:
+        try:
+            subscriber = hss.by_impi(request.query.get("impi", ""))
+        except UnknownSubscriberError as error:
+            raise refusal(web.HTTPNotFound, str(error)) from None
+        impus = [str.__str__(impu) for impu in subscriber.usable]
+        return web.json_response({"impus": impus, "display": subscriber.display})
+
+    app = web.Application(client_max_size=64 * 1024)
+    app.add_routes([web.post("/vector", vector), web.get("/profile", profile)])
+    return app
+
+
+async def read_object(request: web.Request) -> Mapping[str, Any]:
+    """Return the JSON object of a request, or raise 400."""
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise refusal(web.HTTPBadRequest, "the body must be a JSON object")
+    return body
+
+
+def refusal(kind: type[web.HTTPError], words: str) -> web.HTTPError:
+    """Return an error response with ``{"error": words}``."""
+    return kind(text=json.dumps({"error": words}), content_type="application/json")
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str):
+        raise refusal(web.HTTPBadRequest, f"{name} must be a text")
+    return value
+
+
+def _resynchronisation(value: Any) -> tuple[bytes, bytes] | None:
+    if value is None:
+        return None
+    try:
+        return bytes.fromhex(value["rand"]), bytes.fromhex(value["auts"])
+    except (TypeError, KeyError, ValueError, binascii.Error):
+        raise refusal(web.HTTPBadRequest, "resync needs rand and auts in hex") from None

@@ -1,0 +1,67 @@
+"""Sockets of the simulators' programs."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from simulators.sockets import definite, parse_address, serve_on_unix_socket
+
+
+def test_addresses() -> None:
+    assert parse_address("10.45.0.1:5060") == ("10.45.0.1", 5060)
+    assert parse_address("[2001:db8::1]:0") == ("2001:db8::1", 0)
+    for wrong in ("10.45.0.1", "host:5060", "10.45.0.1:", "10.45.0.1:70000", "10.45.0.1:-1", "", "10.45.0.1:²"):
+        with pytest.raises(ValueError, match=r"no ADDR:PORT|no IP address"):
+            parse_address(wrong)
+
+
+def test_a_port_is_free_for_both_transports() -> None:
+    host, port = definite(("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams, socket.socket() as streams:
+        datagrams.bind((host, port))
+        streams.bind((host, port))
+    assert definite(("127.0.0.1", 7)) == ("127.0.0.1", 7)
+    with pytest.raises(OSError, match="assign"):
+        definite(("192.0.2.1", 0))
+
+
+def _application() -> web.Application:
+    async def hello(request: web.Request) -> web.Response:
+        return web.Response(text="hello")
+
+    app = web.Application()
+    app.add_routes([web.get("/", hello)])
+    return app
+
+
+async def test_only_the_owner_may_open_the_socket(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    runner = await serve_on_unix_socket(_application(), path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as client,
+        client.get("http://x/") as answer,
+    ):
+        assert await answer.text() == "hello"
+    await runner.cleanup()
+
+
+async def test_the_socket_of_a_dead_program_is_replaced_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    runner = await serve_on_unix_socket(_application(), path)
+    with pytest.raises(OSError, match="another program listens"):
+        await serve_on_unix_socket(_application(), path)
+    await runner.cleanup()
+    plain = tmp_path / "file"
+    plain.write_text("mine")
+    with pytest.raises(OSError, match="no socket"):
+        await serve_on_unix_socket(_application(), plain)
+    assert plain.read_text() == "mine"
