@@ -1,0 +1,18 @@
+"""``imsbridge sim …``: what the lab and the tests stand on."""
+
+from __future__ import annotations
+
+import argparse
+
+from simulators.card import command as card
+from simulators.ims_core import command as core
+from simulators.operator_dns import command as dns
+from simulators.phone import command as phone
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``sim`` to the command line."""
+    parser = subparsers.add_parser("sim", help="core, phone, card, name server")
+    commands = parser.add_subparsers(dest="sim_command", metavar="WHAT", required=True)
+    for module in (core, phone, card, dns):
+        module.register(commands)
