@@ -9,6 +9,7 @@ Departures from aioice
       wait for its 0.5 s timer, which is lost whenever the first check came before the TURN permission existed.
     * ``wait_for_peer``: no check before one of the peer's has arrived.  For a candidate that only our own TURN server
       reaches nothing else can get through, and a call may ring for a minute before the browser begins.
+    * ICE does not fail by itself; the leg has a deadline.
     * Consent (RFC 7675) is lost 30 s after the last answer, and the loss is reported.
 """
 
@@ -44,7 +45,7 @@ _COMPONENT = 1
 
 
 class IceError(Exception):
-    """No pair of candidates works, or consent was lost; the text says which."""
+    """The agent was closed before it had a pair, or consent was lost; the text says which."""
 
 
 class _Transport(asyncio.DatagramTransport):
@@ -134,11 +135,6 @@ class _Connection(aioice.Connection):
             if pair.task:
                 pair.task.cancel()
         self._query_consent_task = asyncio.create_task(self.query_consent())  # noqa: TID251 (aioice cancels it)
-
-    def _check_list_maybe_fail(self) -> None:
-        # Pairs that the peer has not yet checked have not failed; the leg has a deadline of its own.
-        if not self._wait_for_peer:
-            super()._check_list_maybe_fail()
 
     def check_incoming(self, message: stun.Message, addr: Address, protocol: ice.StunProtocol) -> None:
         super().check_incoming(message, addr, protocol)
@@ -246,23 +242,19 @@ class IceAgent:
         """Return whether the peer has proved by STUN that it is at ``address``."""
         return address in self._connection.validated
 
-    async def set_remote(self, ufrag: str, password: str, *, lite: bool) -> None:
+    def set_remote(self, ufrag: str, password: str, *, lite: bool) -> None:
         """Set the peer's credentials."""
         self._connection.remote_username = ufrag
         self._connection.remote_password = password
         self._connection.remote_is_lite = lite
 
-    async def add_candidate(self, candidate: Candidate | None) -> None:
-        """Add a candidate of the peer, ``None`` for the end of them; what cannot be used here is ignored.
+    async def add_candidate(self, candidate: Candidate) -> None:
+        """Add a candidate of the peer; what cannot be used here is ignored.
 
         Ignored are TCP, components beside the first, and names: mDNS names (``.local``) cannot be resolved from the
-        agent, and other names are not to be (RFC 8839 5.1).
+        agent, and other names are not to be (RFC 8839 5.1).  There is no end of candidates: checks go on until the
+        owner gives up, since the peer's own checks may bring another (RFC 8863 4).
         """
-        if self._connection._remote_candidates_end:
-            return
-        if candidate is None:
-            await self._connection.add_remote_candidate(None)
-            return
         try:
             host = str(ipaddress.ip_address(candidate.address))
         except ValueError:
@@ -277,7 +269,7 @@ class IceAgent:
         )
 
     async def connect(self) -> None:
-        """Return when a pair is selected; ``IceError`` when none works."""
+        """Return when a pair is selected; ``IceError`` when the agent is closed before."""
         try:
             await self._connection.connect()
         except ConnectionError as error:

@@ -45,7 +45,6 @@ class WebRtcParameters:
     password: Secret[str]
     fingerprints: tuple[Fingerprint, ...]
     candidates: tuple[Candidate, ...] = ()
-    end_of_candidates: bool = True
     ice_lite: bool = False
 
 
@@ -142,8 +141,8 @@ class WebRtcLeg:
         if self._old_ice is None:
             self._old_ice, self._ice = self._ice, self._new_ice()
 
-    def add_candidate(self, candidate: Candidate | None) -> None:
-        """Take a candidate trickled by the peer, ``None`` for their end (RFC 8838)."""
+    def add_candidate(self, candidate: Candidate) -> None:
+        """Take a candidate trickled by the peer (RFC 8838)."""
         spawn(self._ice.add_candidate(candidate), "ICE candidate")
 
     def connect_within(self, seconds: float) -> None:
@@ -198,6 +197,18 @@ class WebRtcLeg:
     # ICE and DTLS
 
     def _new_ice(self) -> IceAgent:
+        first = True
+
+        def selected(address: Address) -> None:
+            nonlocal first
+            self._plane.leg_remote(self.id, address)
+            self._dtls.selected(address)
+            _log.info("ICE selected the pair with %s port %d", *address)
+            if first:
+                first = False
+                self._tell(Step.ICE_CONNECTED)
+            self._pair_selected.set()
+
         return IceAgent(
             self._addresses,
             self._send,
@@ -205,7 +216,7 @@ class WebRtcLeg:
             password=Secret(_ice_token(24)),
             controlling=self._controlling,
             wait_for_peer=self._virtual,
-            selected=self._selected,
+            selected=selected,
         )
 
     def _new_dtls(self) -> DtlsAssociation:
@@ -215,27 +226,18 @@ class WebRtcLeg:
         if not self._closed or data[0] >= 20:  # close_notify still leaves
             self._plane.leg_send(self.id, data, address)
 
-    def _selected(self, address: Address) -> None:
-        self._plane.leg_remote(self.id, address)
-        self._dtls.selected(address)
-        _log.info("ICE selected the pair with %s port %d", *address)
-        self._pair_selected.set()
-
     async def _connect(self, remote: WebRtcParameters) -> None:
         """Run ICE with the newest credentials; an older agent is in use until this one has a pair."""
         agent = self._ice
         try:
-            await agent.set_remote(remote.ufrag, remote.password.reveal(), lite=remote.ice_lite)
+            agent.set_remote(remote.ufrag, remote.password.reveal(), lite=remote.ice_lite)
             for candidate in remote.candidates:
                 await agent.add_candidate(candidate)
-            if remote.end_of_candidates:
-                await agent.add_candidate(None)
             await agent.connect()
         except IceError as error:
             if not self._closed:
                 self._fail(str(error))
             return
-        self._tell(Step.ICE_CONNECTED)
         old, self._old_ice = self._old_ice, None
         self._changed.set()
         if old is not None:

@@ -86,11 +86,12 @@ class Call:
             on_event=lambda event: self._event("ims", event),
         )
         try:
-            address = rmf.virtual_address()
+            self.web_address = rmf.virtual_address()
+            """Virtual address of the page's leg."""
             self._web = WebRtcLeg(
                 rmf.plane,
-                address,
-                candidates=[address],
+                self.web_address,
+                candidates=[self.web_address],
                 certificate=rmf.certificate,
                 controlling=not page_offers,
                 cname=secrets.token_urlsafe(12),
@@ -207,9 +208,7 @@ class Call:
             clock_rate=media.codec.clock_rate, sender_bandwidth=sender, receiver_bandwidth=receiver
         )
         ice = media.ice
-        remote = WebRtcParameters(
-            ice.ufrag, Secret(ice.pwd), media.fingerprints, ice.candidates, not ice.trickle, ice.lite
-        )
+        remote = WebRtcParameters(ice.ufrag, Secret(ice.pwd), media.fingerprints, ice.candidates, ice.lite)
         self._web.start(remote, dtls_client=media.dtls_client)
 
     def _event(self, side: str, event: LegEvent) -> None:
@@ -229,11 +228,15 @@ class Rmf:
         ims_ports: range = PORTS,
         source: Source = Source.SAME_HOST,
         virtual_host: str = VIRTUAL_HOST,
+        admit: Callable[[Address], None] | None = None,
+        retire: Callable[[Address], None] | None = None,
         executor: Executor | None = None,
     ) -> None:
         """``ims_host`` gives the local address of the IMS access at the time of a call.
 
-        ``source`` is the policy for the origin of RTP from IMS, ``executor`` that of ``Bridge``.
+        ``source`` is the policy for the origin of RTP from IMS, ``executor`` that of ``Bridge``.  ``admit`` and
+        ``retire`` are told the address of a call's leg to the page when it opens and when it closes: only in between
+        may the TURN proxy let clients reach it.
         """
         self.plane = plane
         self.ims_host = ims_host
@@ -243,6 +246,8 @@ class Rmf:
         self.executor = executor
         self.certificate = Certificate()
         self._virtual_host = virtual_host
+        self._admit = admit
+        self._retire = retire
         self._calls: set[Call] = set()
 
     @property
@@ -254,6 +259,8 @@ class Rmf:
         """Take addresses and ports for a call; ``OSError`` when the IMS access has no free ports or is down."""
         call = Call(self, page_offers=page_offers, on_event=on_event)
         self._calls.add(call)
+        if self._admit is not None:
+            self._admit(call.web_address)
         return call
 
     def virtual_address(self) -> Address:
@@ -266,6 +273,8 @@ class Rmf:
     def forget(self, call: Call) -> None:
         """Strike a closed call off."""
         self._calls.discard(call)
+        if self._retire is not None:
+            self._retire(call.web_address)
 
     async def close(self) -> None:
         """Close all calls."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from imskit.media.events import LegEvent, Step
 from imskit.media.plane import Address, LegId, MediaPlane, Notice, SocketId, Source
 from imskit.media.python_plane import PythonPlane
 
@@ -66,6 +67,32 @@ class Peer:
         return not self.waiting()
 
 
+class Events:
+    """The events of a leg, to be awaited."""
+
+    def __init__(self) -> None:
+        self.all: list[LegEvent] = []
+        self._arrived = asyncio.Event()
+
+    def __call__(self, event: LegEvent) -> None:
+        self.all.append(event)
+        self._arrived.set()
+
+    @property
+    def steps(self) -> list[Step]:
+        return [event.step for event in self.all]
+
+    async def until(self, step: Step, timeout: float = 10, count: int = 1) -> LegEvent:
+        """Return the first (or ``count``-th) event of this step, waiting for it if need be."""
+        async with asyncio.timeout(timeout):
+            while True:
+                found = [event for event in self.all if event.step is step]
+                if len(found) >= count:
+                    return found[count - 1]
+                self._arrived.clear()
+                await self._arrived.wait()
+
+
 class Bench:
     """A plane, its sockets, and how to wait for it without sleeping."""
 
@@ -88,6 +115,9 @@ class Bench:
 
     def handler(self) -> Handler:
         return Handler()
+
+    def events(self) -> Events:
+        return Events()
 
     def plain_leg(self, remote: Peer, source: Source = Source.EXACT) -> tuple[LegId, Address, Handler]:
         handler = Handler()
