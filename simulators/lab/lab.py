@@ -1,0 +1,281 @@
+"""The whole lab: hosts, programs and their configuration; what the demo and the end-to-end tests start from.
+
+``Lab.start`` brings up, in the order in which they need each other: the operator's name server, IMS core and portal;
+another web host; the phone; the SIM card in its reader; the agent, with the files that an installation puts on a
+device (resolver, browser policies).  Must run inside ``world.enter()``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from simulators.lab.certificates import Authority
+from simulators.lab.control import ask
+from simulators.lab.host import Process
+from simulators.lab.topology import (
+    HANDSET_IMS,
+    HANDSET_TURN,
+    OPERATOR_DNS,
+    OPERATOR_PORTAL,
+    OTHER_HOST,
+    P_CSCF,
+    P_CSCF_PHONE_SIDE,
+    PHONE_IMS,
+    Topology,
+)
+from simulators.lab.world import LabError
+
+DOMAIN = "ims.mnc001.mcc001.3gppnetwork.org"
+PORTAL = "portal.ims.example"
+WEBSOCKET = "ws.ims.example"
+TURN = "turn.ims.example"
+PORTAL_URL = f"https://{PORTAL}/"
+OTHER_URL = "https://www.other.example/"
+USER_NUMBER = "+15550100"
+PHONE_NUMBER = "+15550200"
+POLICY_FILE = "/etc/chromium/policies/managed/imsbridge.json"
+# Test set 1 and 3 of TS 35.208: known to everyone, good for labs only.
+USER_KEYS = ("465b5ce8b199b49faa5f0a2ee238a6bc", "cd63cb71954a9f4e48a5994e37a02baf")
+PHONE_KEYS = ("fec86ba6eb707ed08905757b1bb44b8f", "1006020f0a478bf6b699f15c062e42b3")
+PIN = "8417"
+CELL = "3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=001010001000019B"
+
+type Progress = Callable[[str], None]
+
+
+class Lab:
+    """See the module's text.  ``root`` gets all files; ``log_level`` goes to every program."""
+
+    def __init__(self, root: Path, *, log_level: str = "info", progress: Progress = lambda text: None) -> None:
+        self.root = root
+        self._log_level = log_level
+        self._progress = progress
+        progress("network namespaces")
+        self.net = Topology(root)
+        self.operator_ca = Authority.create("Lab operator", root / "operator-ca")
+        self.web_ca = Authority.create("Lab web", root / "web-ca")
+        self.turn_secret = secrets.token_hex(16)
+        self.processes: dict[str, Process] = {}
+        """Programs by name: dns, core, wwsf, other, phone, card, agent."""
+        self._python = [sys.executable, "-m", "imsbridge"]
+
+    # ---- paths ------------------------------------------------------------------------------------------------------
+
+    def events(self, name: str) -> Path:
+        """The event log of a program."""
+        return self.root / f"{name}.events"
+
+    @property
+    def hss_socket(self) -> Path:
+        """Where the HSS serves the WWSF."""
+        return self.root / "hss.sock"
+
+    @property
+    def core_socket(self) -> Path:
+        """The core's control socket."""
+        return self.root / "core.sock"
+
+    @property
+    def phone_socket(self) -> Path:
+        """The phone's control socket."""
+        return self.root / "phone.sock"
+
+    @property
+    def agent_socket(self) -> Path:
+        """The agent's control socket."""
+        return self.root / "agent.sock"
+
+    # ---- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self, *, play: Path, record: Path) -> None:
+        """Start everything; the phone plays ``play`` and records what it hears to ``record`` (WAV)."""
+        await self.start_operator()
+        await self.start_phone(play, record)
+        await self.start_card()
+        await self.start_agent()
+
+    async def start_operator(self) -> None:
+        """Name server, IMS core, portal, and the other web host."""
+        host = self.net.operator
+        self._progress("the operator's name server")
+        await self._run("dns", host, ["sim", "dns", "run", "--listen", f"{OPERATOR_DNS}:53"], "ready:")
+        self._progress("IMS core: P-CSCF, S-CSCF, HSS")
+        await self.start_core()
+        self._progress("the operator's portal")
+        certificate, key = self.operator_ca.server(PORTAL, WEBSOCKET, TURN)
+        config = self._write(
+            "wwsf.toml",
+            f"""
+            portal = "{PORTAL}"
+            websocket = "wss://{WEBSOCKET}/sip"
+            certificate = "{certificate}"
+            key = "{key}"
+            hss = "{self.hss_socket}"
+            address = "{OPERATOR_PORTAL}"
+            cookie_domain = "ims.example"
+            events = "{self.events("wwsf")}"
+            [turn]
+            secret = "{self.turn_secret}"
+            uris = ["turn:{TURN}:3478?transport=udp", "turn:{TURN}:3478?transport=tcp"]
+            """,
+        )
+        await self._run("wwsf", host, ["edge", "wwsf", "run", "-c", str(config)], "ready:")
+        certificate, key = self.web_ca.server("www.other.example")
+        argv = [sys.executable, "-m", "simulators.lab.other_host", OTHER_HOST, str(certificate), str(key)]
+        self.processes["other"] = await host.start("other", argv, ready="ready:")
+
+    async def start_core(self) -> None:
+        """The IMS core, also after ``stop("core")``."""
+        users = "".join(
+            f"""
+            [[subscribers]]
+            impi = "00101000000000{index}@{DOMAIN}"
+            impus = ["sip:{number}@{DOMAIN}", "tel:{number}"]
+            k = "{keys[0]}"
+            opc = "{keys[1]}"
+            display = "{number[:2]} {number[2:5]} {number[5:]}"
+            """
+            for index, number, keys in ((1, USER_NUMBER, USER_KEYS), (2, PHONE_NUMBER, PHONE_KEYS))
+        )
+        config = self._write(
+            "core.toml",
+            f"""
+            domain = "{DOMAIN}"
+            gm = ["{P_CSCF}:5060", "{P_CSCF_PHONE_SIDE}:5060"]
+            mw = "127.0.0.1:5060"
+            s_cscf = "127.0.0.1:5070"
+            hss = "{self.hss_socket}"
+            control = "{self.core_socket}"
+            events = "{self.events("core")}"
+            """
+            + users,
+        )
+        await self._run("core", self.net.operator, ["sim", "core", "run", "-c", str(config)], "ready:")
+
+    async def start_phone(self, play: Path, record: Path, *behaviour: str) -> None:
+        """The VoLTE phone; ``behaviour`` are further arguments, such as ``--busy``."""
+        self._progress("VoLTE phone")
+        config = self._write(
+            "phone.toml",
+            f"""
+            impi = "001010000000002@{DOMAIN}"
+            impus = ["sip:{PHONE_NUMBER}@{DOMAIN}", "tel:{PHONE_NUMBER}"]
+            domain = "{DOMAIN}"
+            k = "{PHONE_KEYS[0]}"
+            opc = "{PHONE_KEYS[1]}"
+            address = "{PHONE_IMS}"
+            p_cscf = "{P_CSCF_PHONE_SIDE}:5060"
+            access_network_info = "{CELL}"
+            control = "{self.phone_socket}"
+            events = "{self.events("phone")}"
+            """,
+        )
+        argv = ["sim", "phone", "run", "-c", str(config), "--play", str(play), "--record", str(record), *behaviour]
+        await self._run("phone", self.net.phone, argv, "ready:")
+
+    async def start_card(self, **changes: str) -> None:
+        """The SIM card in its reader; ``changes`` replace lines of its profile."""
+        self._progress("SIM card in its reader")
+        fields = {"k": USER_KEYS[0], "opc": USER_KEYS[1], "pin": PIN, "imsi": "001010000000001", **changes}
+        lines = "\n".join(f'{name} = "{value}"' for name, value in fields.items())
+        config = self._write(
+            "card.toml",
+            f"""
+            {lines}
+            [isim]
+            impi = "{fields["imsi"]}@{DOMAIN}"
+            domain = "{DOMAIN}"
+            impu = ["sip:{USER_NUMBER}@{DOMAIN}", "tel:{USER_NUMBER}"]
+            pcscf = ["{P_CSCF}"]
+            webrtc_uri = ["{PORTAL_URL}"]
+            """,
+        )
+        argv = ["sim", "card", "run", "-c", str(config), "--pcscd", "--link", str(self.root / "pcsc")]
+        await self._run("card", self.net.handset, argv, "ready:")
+
+    async def start_agent(self) -> None:
+        """The agent, and the files that its installation puts on the device."""
+        self._progress("UE agent: DNS, TURN, web proxy, SIF, RMF, IMS client")
+        self.net.handset.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+        state = self.root / "agent-state"
+        config = self._write(
+            "ue.toml",
+            f"""
+            state = "{state}"
+            control = "{self.agent_socket}"
+            events = "{self.events("agent")}"
+            [operator]
+            domain = "ims.example"
+            portal = "{PORTAL}"
+            websocket = "{WEBSOCKET}"
+            turn = ["{TURN}", "stun.ims.example"]
+            trust = "{self.operator_ca.root}"
+            [dns]
+            upstreams = ["{OPERATOR_DNS}"]
+            [turn]
+            address = "{HANDSET_TURN}"
+            [wwpf]
+            browsers = ["/usr/lib/chromium/chromium"]
+            [ims]
+            address = "{HANDSET_IMS}"
+            access_network_info = "{CELL}"
+            retry_base = 1.0
+            [card]
+            pin = "{PIN}"
+            """,
+        )
+        argv = ["ue", "run", "-c", str(config)]
+        await self._run("agent", self.net.handset, argv, "ready:", PCSCLITE_CSOCK_NAME=str(self.root / "pcsc"))
+        policy = json.loads((state / "chromium-policy.json").read_text())
+        # The lab's other host is signed by a root that a real device would have from its system.
+        policy["CACertificates"].append(_base64(self.web_ca.der))
+        self.net.handset.write(POLICY_FILE, json.dumps(policy, indent=2))
+
+    async def stop_one(self, name: str) -> int:
+        """End one program; returns its exit code."""
+        return await self.processes.pop(name).stop()
+
+    async def stop(self) -> None:
+        """End everything."""
+        for name in ("agent", "card", "phone"):
+            if name in self.processes:
+                await self.stop_one(name)
+        await self.net.stop()
+
+    # ---- asking the programs ----------------------------------------------------------------------------------------
+
+    async def agent_status(self) -> dict[str, Any]:
+        """What ``imsbridge ue status --json`` shows."""
+        return await ask(self.agent_socket, "GET", "/status")
+
+    async def phone(self, method: str, path: str, **body: object) -> dict[str, Any]:
+        """Ask the phone's control socket."""
+        return await ask(self.phone_socket, method, path, body or None)
+
+    async def core(self, method: str, path: str, **body: object) -> dict[str, Any]:
+        """Ask the core's control socket."""
+        return await ask(self.core_socket, method, path, body or None)
+
+    # ---- helpers --------------------------------------------------------------------------------------------------------
+
+    async def _run(self, name: str, host: Any, argv: list[str], ready: str, **env: str) -> None:
+        if name in self.processes:
+            raise LabError(f"{name} runs already")
+        command = [*self._python, *argv, "--log-level", self._log_level]
+        self.processes[name] = await host.start(name, command, ready=ready, env=env)
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self.root / name
+        path.touch(mode=0o600)
+        path.write_text("\n".join(line.strip() for line in text.splitlines()) + "\n")
+        return path
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
