@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Literal, Self
 
 from imskit.sip.wire.errors import SipParseError, reason_phrase
@@ -36,6 +37,8 @@ MAXIMUM_HEAD = 65_536
 """Longest start-line plus header in bytes."""
 MAXIMUM_BODY = 1_048_576
 """Longest body in bytes."""
+
+_LONGEST_CACHED = 512
 
 _REQUEST_LINE = re.compile(rf"([{TOKEN_CHARS}]++) ([^\s<>\"]++) ([A-Za-z]++/[0-9]++\.[0-9]++)")
 _STATUS_LINE = re.compile(r"(SIP/2\.0) ([1-6][0-9][0-9]) ([^\r\n]*+)", re.IGNORECASE)
@@ -88,22 +91,22 @@ class Message(ABC):
         value = self.headers.get("Via")
         if not value:
             raise _missing("Via")
-        return Via.parse(split_list(value, "Via")[0])
+        return _via(split_list(value, "Via")[0])
 
     @property
     def vias(self) -> list[Via]:
         """All hops, the last one first."""
-        return [Via.parse(element) for element in self.headers.elements("Via")]
+        return [_via(element) for element in self.headers.elements("Via")]
 
     @property
     def from_(self) -> NameAddr:
         """The From header."""
-        return NameAddr.parse(self._need("From"), "From")
+        return _address(self._need("From"), "From")
 
     @property
     def to(self) -> NameAddr:
         """The To header."""
-        return NameAddr.parse(self._need("To"), "To")
+        return _address(self._need("To"), "To")
 
     @property
     def cseq(self) -> CSeq:
@@ -125,7 +128,7 @@ class Message(ABC):
             if len(elements) > 1:
                 raise SipParseError('"*" stands beside other contacts', where="Contact", clause="RFC 3261 section 10.3")
             return "*"
-        return [NameAddr.parse(element, "Contact") for element in elements]
+        return [_address(element, "Contact") for element in elements]
 
     @property
     def routes(self) -> list[NameAddr]:
@@ -154,7 +157,7 @@ class Message(ABC):
 
     def addresses(self, name: str) -> list[NameAddr]:
         """Parse any header that is a list of addresses: P-Asserted-Identity, P-Associated-URI …"""
-        return [NameAddr.parse(element, name) for element in self.headers.elements(name)]
+        return [_address(element, name) for element in self.headers.elements(name)]
 
     # Numbers.
 
@@ -376,6 +379,19 @@ class Response(Message):
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {len(self.headers)} headers, {len(self.body)} bytes>"
+
+
+# A message's addresses and hops are read by several layers, and those of a dialog come again in every message.
+_cached_via = lru_cache(2048)(Via.parse)
+_cached_address = lru_cache(4096)(NameAddr.parse)
+
+
+def _via(text: str) -> Via:
+    return _cached_via(text) if len(text) <= _LONGEST_CACHED else Via.parse(text)
+
+
+def _address(text: str, where: str) -> NameAddr:
+    return _cached_address(text, where) if len(text) <= _LONGEST_CACHED else NameAddr.parse(text, where)
 
 
 def _missing(name: str) -> SipParseError:
