@@ -7,7 +7,6 @@ from the origin of the operator's page; the WWPF lets a page through only after 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import secrets
 from collections.abc import Callable, Mapping
@@ -43,12 +42,11 @@ from ue_agent.sif.engine.events import (
     ToPage,
 )
 from ue_agent.sif.engine.gateway import Gateway
+from ue_agent.wwpf.handover import SECRET_HEADER, is_genuine
 
 _log = logging.getLogger(__name__)
 
 _METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "UPDATE")
-SECRET_HEADER = "x-imsbridge-secret"
-"""Carries the per-start secret from the WWPF; it never leaves the device."""
 
 
 class MediaSide(Protocol):
@@ -131,8 +129,7 @@ class Sif:
     # ---- the WebSocket ------------------------------------------------------------
 
     def _admit(self, headers: Mapping[str, str]) -> tuple[int, str] | None:
-        given = headers.get(SECRET_HEADER, "")
-        if not hmac.compare_digest(given.encode(), self._secret.reveal().encode()):
+        if not is_genuine(headers.get(SECRET_HEADER.lower()), self._secret):
             return 403, "this WebSocket takes connections of the web proxy only"
         if headers.get("origin") != self._origin:
             return 403, "the page's origin is not the operator's"
