@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from imskit.engine import Engine, Tick
@@ -25,6 +25,9 @@ from imskit.tasks import spawn
 
 _log = logging.getLogger(__name__)
 
+_REMEMBERED = 1024
+"""Targets with a name whose address is remembered, for `_REMEMBERED_SECONDS` or until a message to it fails."""
+_REMEMBERED_SECONDS = 600.0
 _COMPLAINTS = 20
 """Lines about malformed input in `_COMPLAINT_SECONDS`; the rest is counted."""
 _COMPLAINT_SECONDS = 10.0
@@ -57,6 +60,8 @@ class Endpoint[Event, Output]:
         self._closed = False
         self._complaints = 0
         self._complaint_window = 0.0
+        self._waiting: dict[Target, list[tuple[bytes, Callable[[str], None]]]] = {}
+        self._reached: OrderedDict[Target, tuple[Target, float]] = OrderedDict()
 
     @property
     def now(self) -> float:
@@ -167,31 +172,51 @@ class Endpoint[Event, Output]:
         self._send(data, destination, failed)
 
     def _send(self, data: bytes, destination: Flow | Target, failed: Callable[[str], None]) -> None:
-        if isinstance(destination, Target) and not is_address(destination.address[0]):
-            spawn(self._resolve_and_send(data, destination, failed), f"resolve {destination}")
-        else:
+        if isinstance(destination, Flow) or is_address(destination.address[0]):
             self.transports.send(data, destination, failed)
+        elif destination in self._waiting:
+            self._waiting[destination].append((data, failed))
+        elif self._reached.get(destination, (destination, 0.0))[1] > self.now:
+            self._send_to_named(data, destination, failed)
+        else:
+            self._waiting[destination] = [(data, failed)]
+            spawn(self._resolve_and_send(destination), f"resolve {destination}")
 
-    async def _resolve_and_send(self, data: bytes, target: Target, failed: Callable[[str], None]) -> None:
+    async def _resolve_and_send(self, target: Target) -> None:
+        try:
+            attempt = await self._reach(target)
+        except (ResolutionError, TransportError) as error:
+            for _, failed in self._waiting.pop(target):
+                failed(str(error))
+            return
+        # All messages of a transaction must go to one server (RFC 3263 section 4.4), so the outcome is kept.
+        self._reached[target] = attempt, self.now + _REMEMBERED_SECONDS
+        while len(self._reached) > _REMEMBERED:
+            self._reached.popitem(last=False)
+        for data, failed in self._waiting.pop(target):
+            self._send_to_named(data, target, failed)
+
+    async def _reach(self, target: Target) -> Target:
         host, port = target.address
         if self._resolver is None:
             self._resolver = Resolver()
-        try:
-            addresses = await self._resolver.addresses(host)
-        except ResolutionError as error:
-            failed(str(error))
-            return
         reasons = []
-        for address in addresses:
+        for address in await self._resolver.addresses(host):
             attempt = Target(target.transport, (address, port), target.host or host)
             try:
                 await self.transports.open(attempt)
             except TransportError as error:
                 reasons.append(str(error))
-                continue
-            self.transports.send(data, attempt, failed)
-            return
-        failed("; ".join(reasons))
+            else:
+                return attempt
+        raise TransportError("; ".join(reasons))
+
+    def _send_to_named(self, data: bytes, target: Target, failed: Callable[[str], None]) -> None:
+        def forget_and_fail(reason: str) -> None:
+            self._reached.pop(target, None)
+            failed(reason)
+
+        self.transports.send(data, self._reached[target][0], forget_and_fail)
 
     # ---- in (the Receiver of the transports) -----------------------------------------------------------------
 

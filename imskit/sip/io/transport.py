@@ -146,6 +146,8 @@ class Transports:
         """
         if (tls is None) == (transport in ("TLS", "WSS")):
             raise ValueError(f"a TLS context is for TLS and WSS, this is {transport}")
+        if check is not None and transport not in ("WS", "WSS"):
+            raise ValueError(f"a handshake check is for WS and WSS, this is {transport}")
         if transport == "UDP":
             bound = await self._udp.listen(address)
         elif transport in ("TCP", "TLS"):

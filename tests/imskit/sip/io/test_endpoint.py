@@ -27,6 +27,7 @@ from imskit.sip.engine.events import (
 )
 from imskit.sip.engine.layer import TransactionLayer
 from imskit.sip.io.endpoint import Endpoint
+from imskit.sip.io.resolver import ResolutionError, Resolver
 from imskit.sip.io.transport import Limits
 from imskit.sip.wire.flow import Target, Transport
 from imskit.sip.wire.message import Request, response_to
@@ -93,16 +94,44 @@ async def test_transaction_over_real_sockets(transport: Transport, make_layer: M
     assert (response.key, response.response.status) == ("k", 200)
 
 
-async def test_name_is_looked_up(make_layer: MakeLayer) -> None:
+async def test_name_is_looked_up_once_and_order_is_kept(make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 3263 section 4.4: what follows goes to the server that was found, until it fails."""
     server, asked = make_layer()
     client, answered = make_layer()
     _, port = await server.listen("TCP", ("127.0.0.1", 0))
+    lookups: list[str] = []
 
-    client.handle(SendRequest(options(), Target("TCP", ("localhost", port)), "k", SentBy("c.invalid")))
-    await until(asked, RequestReceived)
-    client.handle(SendRequest(options("2"), Target("TCP", ("nowhere.invalid", port)), "l", SentBy("c.invalid")))
-    failed = await until(answered, TransactionFailed)
-    assert failed.key == "l" and "nowhere.invalid" in failed.reason
+    class Book(Resolver):
+        async def addresses(self, host: str) -> list[str]:
+            lookups.append(host)
+            if host == "nowhere.example":
+                raise ResolutionError("no such host")
+            return ["::1", "127.0.0.1"]
+
+    client._resolver = Book()
+    target = Target("TCP", ("server.example", port))
+    for number in range(5):
+        client.handle(SendRequest(options(str(number)), target, f"k{number}", SentBy("c.invalid")))
+    received = [await until(asked, RequestReceived) for _ in range(5)]
+    assert [each.request.call_id for each in received] == ["0", "1", "2", "3", "4"]
+    client.handle(SendRequest(options("5"), target, "k5", SentBy("c.invalid")))
+    assert (await until(asked, RequestReceived)).flow == received[0].flow
+    assert lookups == ["server.example"]
+    noticed = asyncio.Event()
+    monkeypatch.setattr(client, "closed", lambda flow, reason: noticed.set())
+    await server.close()
+    await noticed.wait()
+    client.handle(SendRequest(options("6"), target, "k6", SentBy("c.invalid")))
+    assert (await until(answered, TransactionFailed)).key == "k6"
+    assert lookups == ["server.example"]
+    client.handle(SendRequest(options("7"), target, "k7", SentBy("c.invalid")))
+    assert (await until(answered, TransactionFailed)).key == "k7"
+    assert lookups == ["server.example", "server.example"], "looked up again after a failure"
+    nowhere = Target("TCP", ("nowhere.example", port))
+    client.handle(SendRequest(options("2"), nowhere, "l", SentBy("c.invalid")))
+    while (failed := await until(answered, TransactionFailed)).key != "l":
+        pass
+    assert "no such host" in failed.reason
 
 
 async def test_refused_connection_fails_the_transaction(make_layer: MakeLayer) -> None:

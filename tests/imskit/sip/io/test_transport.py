@@ -137,6 +137,8 @@ async def test_tls_context_belongs_to_tls(make_side: Callable[..., Any], tls_con
             await side.listen(transport, ("127.0.0.1", 0))
     with pytest.raises(ValueError, match="TLS"):
         await side.listen("TCP", ("127.0.0.1", 0), tls=tls_contexts[0])
+    with pytest.raises(ValueError, match="handshake"):
+        await side.listen("TCP", ("127.0.0.1", 0), check=lambda _: None)
 
 
 @pytest.mark.parametrize("transport", ["TLS", "WSS"])
