@@ -176,8 +176,8 @@ class Endpoint[Event, Output]:
             self.transports.send(data, destination, failed)
         elif destination in self._waiting:
             self._waiting[destination].append((data, failed))
-        elif self._reached.get(destination, (destination, 0.0))[1] > self.now:
-            self._send_to_named(data, destination, failed)
+        elif (found := self._reached.get(destination)) is not None and found[1] > self.now:
+            self._send_to_named(data, destination, found[0], failed)
         else:
             self._waiting[destination] = [(data, failed)]
             spawn(self._resolve_and_send(destination), f"resolve {destination}")
@@ -194,7 +194,7 @@ class Endpoint[Event, Output]:
         while len(self._reached) > _REMEMBERED:
             self._reached.popitem(last=False)
         for data, failed in self._waiting.pop(target):
-            self._send_to_named(data, target, failed)
+            self._send_to_named(data, target, attempt, failed)
 
     async def _reach(self, target: Target) -> Target:
         host, port = target.address
@@ -211,12 +211,12 @@ class Endpoint[Event, Output]:
                 return attempt
         raise TransportError("; ".join(reasons))
 
-    def _send_to_named(self, data: bytes, target: Target, failed: Callable[[str], None]) -> None:
+    def _send_to_named(self, data: bytes, target: Target, attempt: Target, failed: Callable[[str], None]) -> None:
         def forget_and_fail(reason: str) -> None:
             self._reached.pop(target, None)
             failed(reason)
 
-        self.transports.send(data, self._reached[target][0], forget_and_fail)
+        self.transports.send(data, attempt, forget_and_fail)
 
     # ---- in (the Receiver of the transports) -----------------------------------------------------------------
 

@@ -26,14 +26,16 @@ async def test_answer_leaves_from_the_port_the_request_came_to(make_side: Callab
         for each in (peer, other):
             each.bind(("127.0.0.1", 0))
             each.setblocking(False)
-        peer.sendto(MESSAGE, second)
+            # Connected: it takes datagrams from this address only.
+            each.connect(second)
+        peer.send(MESSAGE)
         _, flow = await heard.messages.get()
         assert flow.local == second and flow.remote == peer.getsockname()
         server.send(b"answer", flow, pytest.fail)
         server.send(b"answer", replace(flow, remote=other.getsockname()), pytest.fail)
         loop = asyncio.get_running_loop()
-        assert await loop.sock_recvfrom(peer, 100) == (b"answer", second)
-        assert await loop.sock_recvfrom(other, 100) == (b"answer", second)
+        assert await loop.sock_recv(peer, 100) == b"answer"
+        assert await loop.sock_recv(other, 100) == b"answer"
 
 
 async def test_socket_is_chosen_by_the_way_to_the_destination(make_side: Callable[..., Any]) -> None:
