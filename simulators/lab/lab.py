@@ -165,18 +165,22 @@ class Lab:
             "phone.toml",
             f"""
             impi = "001010000000002@{DOMAIN}"
-            impus = ["sip:{PHONE_NUMBER}@{DOMAIN}", "tel:{PHONE_NUMBER}"]
+            impu = "sip:{PHONE_NUMBER}@{DOMAIN}"
             domain = "{DOMAIN}"
             k = "{PHONE_KEYS[0]}"
             opc = "{PHONE_KEYS[1]}"
-            address = "{PHONE_IMS}"
-            p_cscf = "{P_CSCF_PHONE_SIDE}:5060"
-            access_network_info = "{CELL}"
+            address = "{PHONE_IMS}:5060"
+            p_cscf = ["{P_CSCF_PHONE_SIDE}:5060"]
+            access_network = "{CELL}"
+            play = "{play}"
+            loop = true
+            record = "{record}"
+            reservation = 0.05
             control = "{self.phone_socket}"
             events = "{self.events("phone")}"
             """,
         )
-        argv = ["sim", "phone", "run", "-c", str(config), "--play", str(play), "--record", str(record), *behaviour]
+        argv = ["sim", "phone", "run", "-c", str(config), *behaviour]
         await self._run("phone", self.net.phone, argv, "ready:")
 
     async def start_card(self, **changes: str) -> None:
@@ -262,7 +266,7 @@ class Lab:
         """Ask the core's control socket."""
         return await ask(self.core_socket, method, path, body or None)
 
-    # ---- helpers --------------------------------------------------------------------------------------------------------
+    # ---- helpers ----------------------------------------------------------------------------------------------
 
     async def _run(self, name: str, host: Any, argv: list[str], ready: str, **env: str) -> None:
         if name in self.processes:
