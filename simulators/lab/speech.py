@@ -131,6 +131,6 @@ def _pesq(spoken: Samples, heard: Samples) -> float | None:
     except ImportError:
         return None
     try:
-        return float(pesq(RATE, spoken, heard, "wb"))
+        return float(pesq(RATE, spoken, heard, "wb"))  # type: ignore[no-untyped-call]
     except NoUtterancesError:
         return 1.0

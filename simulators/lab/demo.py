@@ -1,0 +1,320 @@
+"""The demo: a browser calls a VoLTE phone and is called back, measured step by step.
+
+The result is a plain structure (``docs/demo-json.md``); showing it is the command line's part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from imskit.observe.events import read_events
+from simulators.lab.browser import Browser, PhonePage
+from simulators.lab.lab import PHONE_NUMBER, PORTAL_URL, USER_NUMBER, Lab
+from simulators.lab.speech import LENGTH_SECONDS, RATE, Quality, compare, make_speech, read_wav, resample
+from simulators.lab.world import LabError
+
+TALK_SECONDS = 2 * LENGTH_SECONDS + 2.0
+"""Long enough for one whole round of the loop each way, wherever it begins."""
+LEAST_PESQ = 2.5
+LEAST_CORRELATION = 0.8
+
+type Progress = Callable[[str], None]
+
+
+@dataclass
+class Step:
+    """One thing that must hold: when it happened, counted from the beginning of its part, or that it did not."""
+
+    name: str
+    ms: float | None = None
+    ok: bool = True
+    note: str = ""
+
+
+@dataclass
+class Direction:
+    """Speech one way: the codecs on both sides, and how it arrived."""
+
+    codecs: str = ""
+    pesq: float | None = None
+    correlation: float = 0.0
+    packets: int = 0
+    added_ms: float | None = None
+    ok: bool = False
+
+
+@dataclass
+class CallResult:
+    """One call."""
+
+    name: str
+    steps: list[Step] = field(default_factory=list)
+    to_phone: Direction = field(default_factory=Direction)
+    to_browser: Direction = field(default_factory=Direction)
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything held."""
+        return all(step.ok for step in self.steps) and self.to_phone.ok and self.to_browser.ok
+
+
+@dataclass
+class Load:
+    """What the agent (with its children) used during the calls."""
+
+    cpu_percent: float = 0.0
+    """Of one core, mean over the talking time of both calls."""
+    memory_mb: float = 0.0
+    """Proportional set size of all its processes, largest seen."""
+    media_memory_mb: float = 0.0
+    """Of the agent's own process alone."""
+
+
+@dataclass
+class DemoResult:
+    """Everything that the demo measured."""
+
+    start: list[Step] = field(default_factory=list)
+    calls: list[CallResult] = field(default_factory=list)
+    load: Load = field(default_factory=Load)
+    error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything held."""
+        return (
+            not self.error and len(self.calls) == 2 and all(c.ok for c in self.calls) and all(s.ok for s in self.start)
+        )
+
+
+class Demo:
+    """Runs both calls in a `Lab`."""
+
+    def __init__(self, root: Path, progress: Progress, log_level: str = "info") -> None:
+        self._root = root
+        self._progress = progress
+        self.lab = Lab(root, log_level=log_level, progress=progress)
+        self.result = DemoResult()
+        self._speech: dict[str, Path] = {}
+        self._recording = root / "phone-heard.wav"
+        self._usage: list[tuple[float, float]] = []
+
+    async def run(self, keep: Callable[[], Any] | None = None) -> DemoResult:
+        """Start the lab, make both calls; ``keep`` is awaited before the lab is taken down."""
+        try:
+            self._speech = make_speech(self._root)
+            await self.lab.start(play=self._speech["phone"], record=self._recording)
+            async with Browser(self.lab.net.handset, self._speech["browser"]) as browser:
+                page = PhonePage(await browser.new_page())
+                await self._log_in(page)
+                await self._call(page, CallResult("browser calls phone"), self._browser_calls)
+                await self._call(page, CallResult("phone calls browser"), self._phone_calls)
+        except LabError as error:
+            self.result.error = str(error)
+        finally:
+            if keep is not None:
+                await keep()
+            await self.lab.stop()
+        return self.result
+
+    # ---- parts --------------------------------------------------------------------------------
+
+    async def _log_in(self, page: PhonePage) -> None:
+        self._progress("the SIM card registers with the IMS core")
+        await self._until(self._agent_registered, "the agent registers with the IMS core")
+        await self._until(self._phone_registered, "the phone registers with the IMS core")
+        self._progress("Chromium opens the operator's page")
+        begin = time.monotonic()
+        loaded = await page.open(PORTAL_URL)
+        await page.until("session", "in", "out")
+        if await page.data("session") != "in":
+            raise LabError(f"the page is not logged in: {await page.shown()}")
+        await page.until("line", "ready")
+        marks = await page.marks()
+        wwsf = _latest(self.lab.events("wwsf"), "aka-done", begin)
+        self.result.start = [
+            _step("page loaded", begin, loaded),
+            _step("AKA with the SIM card done", begin, wwsf),
+            _step("page registered", begin, marks.get("page:registered")),
+        ]
+        await page.plain_voice()
+
+    async def _call(self, page: PhonePage, result: CallResult, make: Callable[..., Any]) -> None:
+        self._progress(f"{result.name}: setting up")
+        self.result.calls.append(result)
+        await page.clear_marks()
+        before = time.monotonic()
+        await make(page, result, before)
+        await page.until("call", "idle", within=15)
+        await self._media_report(result, before)
+
+    async def _browser_calls(self, page: PhonePage, result: CallResult, since: float) -> None:
+        begin = await page.dial(PHONE_NUMBER)
+        await page.until("call", "talking", within=30)
+        await self._talk(page, result)
+        await page.press("hangup")
+        marks = await page.marks()
+        media, phone = self._media_steps(since), self._phone_steps(since)
+        result.steps = [
+            _step("INVITE sent by the page", begin, marks.get("call:invite")),
+            _step("180 at the page", begin, marks.get("call:180")),
+            _step("200 at the page", begin, marks.get("call:200")),
+            _step("ICE connected", begin, media.get("web ice_connected")),
+            _step("DTLS connected", begin, media.get("web dtls_connected")),
+            _step("first packet to the phone", begin, phone.get("first-rtp-received")),
+            _step("first packet to the browser", begin, media.get("web first_sent")),
+        ]
+        answered = phone.get("answered")
+        if answered is not None and phone.get("first-rtp-received") is not None:
+            result.steps.append(_step("answer to first sound at the phone", answered, phone["first-rtp-received"]))
+
+    async def _phone_calls(self, page: PhonePage, result: CallResult, since: float) -> None:
+        begin = time.monotonic()
+        await self.lab.phone("POST", "/dial", target=f"tel:{USER_NUMBER}")
+        await page.until("call", "ringing-in", within=30)
+        pressed = await page.press("answer")
+        await page.until("call", "talking", within=30)
+        await self._talk(page, result)
+        await self.lab.phone("POST", "/hangup")
+        await page.until("call", "ended", "idle")
+        marks = await page.marks()
+        media, phone = self._media_steps(since), self._phone_steps(since)
+        result.steps = [
+            _step("page rings", begin, marks.get("call:ring")),
+            _step("user answers", begin, pressed),
+            _step("200 at the phone", begin, phone.get("answered")),
+            _step("ICE connected", begin, media.get("web ice_connected")),
+            _step("DTLS connected", begin, media.get("web dtls_connected")),
+            _step("first packet to the phone", begin, phone.get("first-rtp-received")),
+            _step("first packet to the browser", begin, media.get("web first_sent")),
+        ]
+
+    async def _talk(self, page: PhonePage, result: CallResult) -> None:
+        """Let both speak, record both, and watch what the agent uses."""
+        self._progress(f"{result.name}: talking for {TALK_SECONDS:.0f} s")
+        await page.listen()
+        usage = asyncio.get_running_loop()
+        before = self._agent_cpu()
+        started = usage.time()
+        deadline = started + TALK_SECONDS
+        while (left := deadline - usage.time()) > 0:
+            await asyncio.sleep(min(left, 1.0))
+            self._note_memory()
+        self._usage.append((self._agent_cpu() - before, usage.time() - started))
+        heard = np.frombuffer(await page.heard(), np.int16)
+        result.to_browser = self._rate(resample(heard, 48_000, RATE), "phone")
+        recorded, rate = await asyncio.to_thread(read_wav, self._recording)
+        result.to_phone = self._rate(resample(recorded, rate, RATE), "browser")
+        cpu, seconds = (sum(part) for part in zip(*self._usage, strict=True))
+        self.result.load.cpu_percent = round(100 * cpu / seconds, 1)
+
+    def _rate(self, heard: Any, speaker: str) -> Direction:
+        spoken, rate = read_wav(self._speech[speaker])
+        try:
+            quality: Quality = compare(resample(spoken, rate, RATE), heard)
+        except LabError:
+            return Direction(ok=False)
+        good = quality.correlation >= LEAST_CORRELATION and (quality.pesq is None or quality.pesq >= LEAST_PESQ)
+        pesq = None if quality.pesq is None else round(quality.pesq, 2)
+        return Direction(pesq=pesq, correlation=round(quality.correlation, 3), ok=good)
+
+    # ---- what the programs noted --------------------------------------------------------------------------------
+
+    def _media_steps(self, since: float) -> dict[str, float]:
+        return {
+            f"{event['side']} {event['step']}": event["at"]
+            for event in read_events(self.lab.events("agent"))
+            if event["event"] == "media" and event["at"] >= since
+        }
+
+    def _phone_steps(self, since: float) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for event in read_events(self.lab.events("phone")):
+            if event["at"] >= since:
+                found.setdefault(event["event"], event["at"])
+        return found
+
+    async def _media_report(self, result: CallResult, since: float) -> None:
+        reports: list[dict[str, Any]] = []
+
+        def arrived() -> bool:
+            reports[:] = [
+                event
+                for event in read_events(self.lab.events("agent"))
+                if event["event"] == "media-report" and event["at"] >= since
+            ]
+            return bool(reports)
+
+        async def look() -> bool:
+            return arrived()
+
+        await self._until(look, "the agent reports the call's media", within=10)
+        report = reports[0]
+        result.to_phone.codecs = report.get("to_ims_codecs", "")
+        result.to_phone.packets = report.get("ims_sent", 0)
+        result.to_phone.added_ms = report.get("to_ims_added_ms")
+        result.to_browser.codecs = report.get("to_web_codecs", "")
+        result.to_browser.packets = report.get("web_sent", 0)
+        result.to_browser.added_ms = report.get("to_web_added_ms")
+
+    async def _agent_registered(self) -> bool:
+        status = await self.lab.agent_status()
+        return bool(status["registration"]["ok"])
+
+    async def _phone_registered(self) -> bool:
+        return any(event["event"] == "registered" for event in read_events(self.lab.events("phone")))
+
+    async def _until(self, condition: Callable[[], Any], what: str, within: float = 20.0) -> None:
+        """Ask again until it holds: the programs are other processes, their files and sockets can only be looked at."""
+        end = time.monotonic() + within
+        while not await condition():
+            if time.monotonic() > end:
+                detail = ""
+                with contextlib.suppress(Exception):
+                    detail = f" ({(await self.lab.agent_status())['registration']['reason']})"
+                raise LabError(f"{what}: not within {within:.0f} s{detail}")
+            await asyncio.sleep(0.05)
+
+    # ---- what the agent uses --------------------------------------------------------------------------------
+
+    def _agent_processes(self) -> list[psutil.Process]:
+        agent = psutil.Process(self.lab.processes["agent"].pid)
+        return [agent, *agent.children(recursive=True)]
+
+    def _agent_cpu(self) -> float:
+        total = 0.0
+        for process in self._agent_processes():
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def _note_memory(self) -> None:
+        sizes = []
+        for process in self._agent_processes():
+            with contextlib.suppress(psutil.Error):
+                sizes.append(process.memory_full_info().pss / 1e6)
+        if sizes:
+            load = self.result.load
+            load.memory_mb = max(load.memory_mb, round(sum(sizes), 1))
+            load.media_memory_mb = max(load.media_memory_mb, round(sizes[0], 1))
+
+
+def _latest(path: Path, name: str, since: float) -> float | None:
+    found = [event["at"] for event in read_events(path) if event["event"] == name and event["at"] >= since]
+    return found[-1] if found else None
+
+
+def _step(name: str, begin: float, at: float | None) -> Step:
+    return (
+        Step(name, None, ok=False, note="did not happen") if at is None else Step(name, round(1000 * (at - begin), 1))
+    )
