@@ -90,6 +90,8 @@ class MemoryNetwork:
         """``alice -> bob  180 INVITE (sdp)``, lost ones with ``-x``."""
         self.sent: list[tuple[float, str, Message]] = []
         """Time, sender and message of everything sent."""
+        self.keys: list[str | None] = []
+        """The key of each, for `TransportFailed`."""
         self.drop: Callable[[str, Message], bool] = lambda _sender, _message: False
         """Loses a message of one's choice."""
         self._random = Random(seed)
@@ -117,6 +119,7 @@ class MemoryNetwork:
         receiver = self._hosts.get(address)
         message = transmit.message
         self.sent.append((self.now, sender.name, message.copy()))
+        self.keys.append(transmit.key)
         lossy = self.transport == "UDP" and self._random.random() < self.link.loss
         lost = receiver is None or self.drop(sender.name, message) or lossy
         name = receiver.name if receiver is not None else f"{address[0]}:{address[1]}"

@@ -180,15 +180,18 @@ class CallerCall:
 
     def _too_late(self, tag: str, response: Response) -> None:
         """Another branch was answered, or the CANCEL crossed the 2xx: ACK, then BYE (section 13.2.2.4)."""
-        session = self._sessions.pop(tag, None)
-        if session is not None and not session.ended:
-            session.finish()
+        early = self._sessions.pop(tag, None)
+        if early is not None and not early.ended:
+            early.finish()
         session = self._fork(response)
+        if early is not None:
+            session.dialog.local_sequence = early.dialog.local_sequence
         if session.client is not None:
             session.client.finished = True
         session.hang_up()
-        if self._ending is not None and not self._over:
-            self._end(self._ending, response)
+        if self._confirmed is None:
+            # Cancelled, or the branch that answered is the one that we ended: no other will be put through.
+            self._end(self._ending or Cause.LOCAL, response)
 
     def _retry(self, response: Response) -> bool:
         if self._over or self._ending is not None or self._retries >= RETRIES_422:

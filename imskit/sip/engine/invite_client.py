@@ -66,6 +66,11 @@ class ClientInvite:
         return self._failed or self._ack is not None
 
     @property
+    def offer_due(self) -> bool:
+        """True while the offer that our INVITE wants of the peer has not come."""
+        return not self._exchanged and not self._failed
+
+    @property
     def prack_open(self) -> bool:
         """True while a PRACK that concerns an offer or answer is not answered (RFC 6337 section 4.3, UAC-IU)."""
         return self._open_pracks > 0

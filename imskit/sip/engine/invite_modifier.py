@@ -116,7 +116,8 @@ class Modifier:
         if offers.state is OfferState.NONE:
             return Refusal.STATE
         # UAC-IU; a PRACK of ours that is under way is waited for by the queue.
-        if not offers.stable or (server is not None and server.unconfirmed_sdp):
+        due = session.responder.offer_due or (server is not None and server.unconfirmed_sdp)
+        if not offers.stable or due:
             return Refusal.PENDING
         return None
 

@@ -35,6 +35,8 @@ class Responder:
         self._open: dict[str, tuple[Request, Exchange]] = {}
         """PRACK and UPDATE that wait for the owner, by server transaction."""
         self._reinvite: Exchange | None = None
+        self.offer_due = False
+        """True while a re-INVITE waits for the offer that it wants of us."""
 
     @property
     def updating(self) -> bool:
@@ -150,9 +152,9 @@ class Responder:
             return None
         if session.modifier.updating:
             return 491  # UAS-UcU
-        if client is not None and not client.complete and client.prack_open:
+        if client is not None and not client.complete and (client.prack_open or client.offer_due):
             return 491  # UAS-IcU
-        if server is not None and server.owes_answer:
+        if self.offer_due or (server is not None and server.owes_answer):
             return 500  # UAS-IsU
         if offers.state is OfferState.LOCAL_OFFER:
             return 491
@@ -178,13 +180,14 @@ class Responder:
         server = Answering(core, key, request, no_prack=lambda: None, no_ack=session.no_ack)
         session.server = server
         core.invites[key] = self
+        self.offer_due = sdp is None
         if sdp is not None:
             offers.receive_offer(sdp, Carrier.INVITE)
 
         def answer(own: bytes, headers: Fields) -> None:
             fields = merge(headers, self._timer_fields(request))
             response = session.answer(request, fields, own)
-            self._reinvite = None
+            self._reinvite, self.offer_due = None, False
             if sdp is not None:
                 offers.send_answer(own)
             else:
@@ -237,7 +240,7 @@ class Responder:
         session = self._session
         if self._reinvite is None:
             return
-        exchange, self._reinvite = self._reinvite, None
+        exchange, self._reinvite, self.offer_due = self._reinvite, None, False
         if session.offers.carrier is Carrier.INVITE and session.offers.state is OfferState.REMOTE_OFFER:
             session.offers.abandon()
         session.withdraw(exchange)

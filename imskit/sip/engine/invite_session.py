@@ -89,6 +89,7 @@ class Session:
         self.peer_methods: frozenset[str] | None = None
         """From the peer's Allow; ``None``: it has not said."""
         self.ended = False
+        self._releasing = False
         self._owner = owner
         self._closing: Fields | None = None
         """We have hung up, and the BYE with these fields waits for the ACK of our 2xx."""
@@ -171,6 +172,8 @@ class Session:
         reply = outgoing.reply
 
         def replied(result: Reply) -> None:
+            if isinstance(result, Response) and result.provisional:
+                return  # RFC 4320 section 4.1: a 100 says nothing.
             self._sent = None
             try:
                 reply(result)
@@ -185,7 +188,7 @@ class Session:
         self._send_next()
 
     def _send_next(self) -> None:
-        while self._sent is None and self._queue and not self.ended:
+        while self._sent is None and self._queue and not self._releasing:
             self._sent = outgoing = self._queue.popleft()
             outgoing.hop = self.hop
             try:
@@ -206,7 +209,7 @@ class Session:
         def reply(result: Reply) -> None:
             if isinstance(result, Failure):
                 self.core.emit(ResponseReceived(command.key, None, result.cause))
-            elif not result.provisional:
+            else:
                 self.core.emit(ResponseReceived(command.key, result))
             self.check_lost(result)
 
@@ -346,8 +349,9 @@ class Session:
         self.core.dialogs.pop(self.dialog.id, None)
 
     def _release(self) -> None:
-        if self.ended:
+        if self._releasing:
             return
+        self._releasing = True
         self._stop_watch()
         self.responder.stop()
         self.modifier.stop()

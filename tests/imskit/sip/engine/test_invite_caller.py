@@ -505,3 +505,16 @@ def test_a_call_gets_through_a_bad_network(seed: int) -> None:
     pair.at(pair.b, ua.Hangup(call), wait=40)
     assert pair.a.last(ua.Ended).cause is ua.Cause.REMOTE
     assert pair.quiet()
+
+
+def test_the_answer_of_a_branch_that_was_ended_ends_the_call(script: Any) -> None:
+    pair, peer = script
+    pair.dial()
+    invite = peer.request("INVITE")
+    pair.at(pair.b, answer_to(invite, 180, "b1"))
+    pair.at(pair.a, ua.Hangup("call", dialog=pair.a.last(ua.Progress).dialog))
+    pair.at(pair.b, answer_to(peer.request("BYE"), 200), answer_to(invite, 200, "b1", b"answer"))
+    assert peer.request("ACK").to.tag == "b1" and peer.request("BYE").cseq.number > invite.cseq.number + 1
+    assert pair.a.last(ua.Ended).cause is ua.Cause.LOCAL
+    pair.at(pair.b, answer_to(peer.request("BYE"), 200))
+    assert pair.quiet()
