@@ -34,14 +34,15 @@ class StreamTransport:
         self._servers.append(server)
         return peer_address(server.sockets[0].getsockname())
 
-    async def connect(self, target: Target, tls: ssl.SSLContext | None) -> StreamLink:
-        """Connect; raises `OSError`."""
+    async def connect(self, target: Target, tls: ssl.SSLContext | None, source: str | None = None) -> StreamLink:
+        """Connect, from the address ``source`` if one is given; raises `OSError`."""
         loop = asyncio.get_running_loop()
         _, link = await loop.create_connection(
             lambda: StreamLink(self._owner, target.transport, target),
             *target.address,
             ssl=tls,
             server_hostname=(target.host or target.address[0]) if tls else None,
+            local_addr=(source, 0) if source is not None else None,
         )
         return link
 

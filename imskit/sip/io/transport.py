@@ -15,6 +15,7 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Protocol
 
 from imskit.sip.wire.errors import SipParseError
@@ -123,6 +124,8 @@ class Transports:
         self._links: dict[int, Link] = {}
         self._outgoing: dict[Target, Link] = {}
         self._connecting: dict[Target, tuple[asyncio.Future[Link], asyncio.Task[None]]] = {}
+        self._hosts: set[str] = set()
+        """Where this element listens for SIP: the addresses that its connections come from."""
         self._accepted = 0
         self._closing = False
         self._udp = UdpTransport(receiver)
@@ -154,6 +157,8 @@ class Transports:
             bound = await self._streams.listen(address, tls)
         else:
             bound = await self._websockets.listen(address, tls, check)
+        if transport not in ("WS", "WSS"):
+            self._hosts.add(bound[0])
         _log.info("listening on %s %s port %d", transport, *bound)
         return bound
 
@@ -255,12 +260,33 @@ class Transports:
         try:
             async with asyncio.timeout(self.limits.connect_seconds):
                 if target.transport in ("TCP", "TLS"):
-                    return await self._streams.connect(target, tls)
+                    return await self._streams.connect(target, tls, self._source(target.address[0]))
                 return await self._websockets.connect(target, tls)
         except TimeoutError:
             raise TransportError(f"{target}: no connection within {self.limits.connect_seconds:g} s") from None
         except OSError as error:
             raise TransportError(f"{target}: {_why(error)}") from error
+
+    def _source(self, destination: str) -> str | None:
+        """Return the own address that a connection is to come from, ``None`` to leave it to the system.
+
+        A UE is known by the address that it registered: its connections must not leave by another interface.
+        """
+        try:
+            remote = ip_address(destination)
+            fitting = [
+                host
+                for host in self._hosts
+                if (own := ip_address(host)).version == remote.version
+                and not own.is_unspecified
+                and own.is_loopback == remote.is_loopback
+            ]
+        except ValueError:
+            return None
+        if len(fitting) > 1:
+            source = source_address(destination)
+            return source if source in fitting else None
+        return fitting[0] if fitting else None
 
     def _tls(self) -> ssl.SSLContext:
         if self._client_tls is None:

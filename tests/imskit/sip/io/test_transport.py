@@ -163,3 +163,19 @@ def test_addresses() -> None:
     assert peer_address(None) == ("", 0)
     assert source_address("127.0.0.1") == "127.0.0.1"
     assert source_address("::1") == "::1"
+
+
+async def test_connection_leaves_from_the_address_listened_on(make_side: Callable[..., Any]) -> None:
+    """A UE is known by its address: TCP must leave from where its UDP does (TS 24.229 section 5.1.1.2)."""
+    server, heard = make_side()
+    address = await server.listen("TCP", ("127.0.0.1", 0))
+    client, _ = make_side()
+    await client.listen("UDP", ("127.0.0.77", 0))
+    client.send(MESSAGE, Target("TCP", address), unexpected)
+    assert (await heard.messages.get())[1].remote[0] == "127.0.0.77"
+    # Two of its own: the one that the system routes by.
+    both, _ = make_side()
+    for host in ("127.0.0.77", "127.0.0.1"):
+        await both.listen("UDP", (host, 0))
+    both.send(MESSAGE, Target("TCP", address), unexpected)
+    assert (await heard.messages.get())[1].remote[0] == "127.0.0.1"
