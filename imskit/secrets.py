@@ -46,6 +46,12 @@ class Secret[T: (bytes, str)]:
     def __format__(self, spec: str) -> str:
         return _REDACTED
 
+    def __copy__(self) -> Secret[T]:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret[T]:
+        return self
+
     def __reduce__(self) -> Never:
         raise TypeError("a Secret is not pickled")
 

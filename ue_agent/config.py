@@ -10,7 +10,7 @@ from imskit.config.model import setting
 from imskit.secrets import Secret
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OperatorConfig:
     """The operator's names, as the page uses them."""
 
@@ -24,7 +24,7 @@ class OperatorConfig:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DnsConfig:
     """DNS proxy: the device's resolver."""
 
@@ -32,7 +32,7 @@ class DnsConfig:
     upstreams: list[str] = setting("servers to forward to, best first, ADDR[:PORT]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TurnConfig:
     """TURN proxy: how the browser's media reaches the device."""
 
@@ -42,7 +42,7 @@ class TurnConfig:
     realm: str = setting("realm of the credentials; empty: the operator's domain", "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WwpfConfig:
     """WebRTC Web Proxy Function: the browser's proxy."""
 
@@ -53,7 +53,7 @@ class WwpfConfig:
     users: list[str] = setting("users whose browsers are logged in; empty: the one that runs the agent", factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CardConfig:
     """The SIM card."""
 
@@ -61,7 +61,7 @@ class CardConfig:
     pin: Secret[str] | None = setting("PIN, sent only if the card asks and never with its last try", None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImsConfig:
     """The IMS side: Gm and media."""
 
@@ -82,7 +82,7 @@ class ImsConfig:
             raise ValueError("rtp_ports must be two numbers from 1024 to 65535, the first below the second")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UeConfig:
     """UE agent: Solution 7 of 3GPP TR 23.701 on this device."""
 

@@ -165,13 +165,13 @@ class Lab:
             "phone.toml",
             f"""
             impi = "001010000000002@{DOMAIN}"
-            impu = "sip:{PHONE_NUMBER}@{DOMAIN}"
+            impus = ["sip:{PHONE_NUMBER}@{DOMAIN}", "tel:{PHONE_NUMBER}"]
             domain = "{DOMAIN}"
             k = "{PHONE_KEYS[0]}"
             opc = "{PHONE_KEYS[1]}"
-            address = "{PHONE_IMS}:5060"
-            p_cscf = ["{P_CSCF_PHONE_SIDE}:5060"]
-            access_network = "{CELL}"
+            address = "{PHONE_IMS}"
+            p_cscf = "{P_CSCF_PHONE_SIDE}:5060"
+            access_network_info = "{CELL}"
             play = "{play}"
             loop = true
             record = "{record}"
