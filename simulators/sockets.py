@@ -6,6 +6,8 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -52,8 +54,9 @@ def definite(address: Address) -> Address:
     raise OSError(errno.EADDRINUSE, f"no port of {host} is free for UDP and TCP")
 
 
-async def serve_on_unix_socket(application: web.Application, path: Path) -> web.AppRunner:
-    """Serve HTTP on a Unix socket that only its owner may open (mode 0600); end it with ``cleanup()``.
+@asynccontextmanager
+async def unix_socket(application: web.Application, path: Path) -> AsyncIterator[None]:
+    """Serve HTTP on a Unix socket that only its owner may open (mode 0600).
 
     A socket left there by a program that has ended is replaced; ``OSError`` if one still listens, or the path is taken
     by something else.
@@ -68,9 +71,13 @@ async def serve_on_unix_socket(application: web.Application, path: Path) -> web.
         listener.close()
         raise OSError(error.errno, f"{path}: {error.strerror}") from error
     runner = web.AppRunner(application, access_log=None, handle_signals=False)
-    await runner.setup()
-    await web.SockSite(runner, listener).start()
-    return runner
+    try:
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # noqa: ASYNC240  # an instant
+        await runner.cleanup()
 
 
 def _take_place_of_dead(path: Path) -> None:

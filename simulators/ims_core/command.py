@@ -7,18 +7,21 @@ import asyncio
 import logging
 import signal
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-from imskit.config.model import ConfigError, load, sample
+from imskit.config.model import ConfigError, load
 from imskit.observe import logs
+from simulators.ims_core import control_socket
 from simulators.ims_core.config import CoreConfig
 from simulators.ims_core.core import ImsCore
+from simulators.sockets import unix_socket
 
 _log = logging.getLogger(__name__)
 
 _EPILOG = """\
-The configuration is TOML; ``imsbridge sim core sample`` prints one with every setting explained.  UEs register over
-the addresses in gm with AKA (no IPsec), call each other by number, and are told of their registration (reg event).
+The configuration is TOML; ``imsbridge config sample core`` prints one with every setting explained.  UEs register
+over the addresses in gm with AKA (no IPsec), call each other by number, and are told of their registration (reg event).
 
 control socket (curl --unix-socket PATH):
   curl --unix-socket core.sock http://core/registrations
@@ -42,40 +45,32 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("-c", "--config", metavar="FILE", type=Path, required=True, help="configuration (TOML)")
     parser.add_argument("--log-level", choices=logs.LEVELS, default="info", help="(default info)")
     parser.set_defaults(run=run)
-    commands.add_parser("sample", help="print a configuration").set_defaults(run=print_sample)
-
-
-def print_sample(arguments: argparse.Namespace) -> int:
-    """Print a sample configuration; the return value is the exit code."""
-    print(sample(CoreConfig), end="")
-    return 0
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT; the return value is the exit code."""
     logs.set_up(arguments.log_level)
     try:
-        core = ImsCore(load(CoreConfig, arguments.config))
+        config = load(CoreConfig, arguments.config)
+        return asyncio.run(_serve(ImsCore(config), config.control))
     except (ConfigError, ValueError) as error:
         print(f"imsbridge sim core run: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"imsbridge sim core run: {error}", file=sys.stderr)
         return 1
-    return asyncio.run(_serve(core))
 
 
-async def _serve(core: ImsCore) -> int:
+async def _serve(core: ImsCore, control: Path | None) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    try:
+    async with AsyncExitStack() as stack:
         await core.start()
-    except OSError as error:
-        print(f"imsbridge sim core run: {error}", file=sys.stderr)
-        return 1
-    print(f"ready: core {' '.join(f'{host}:{port}' for host, port in core.gm)}", file=sys.stderr, flush=True)
-    await stop.wait()
-    _log.info("the core stops with %d subscribers registered", len(core.registrations()))
-    await core.close()
+        stack.push_async_callback(core.close)
+        if control is not None:
+            await stack.enter_async_context(unix_socket(control_socket.application(core), control))
+        print(f"ready: core {' '.join(f'{host}:{port}' for host, port in core.gm)}", file=sys.stderr, flush=True)
+        await stop.wait()
+        _log.info("the core stops with %d subscribers registered", len(core.registrations()))
     return 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from simulators.http_json import read_object, refusal
 from simulators.ims_core.core import ImsCore
-from simulators.ims_core.hss_socket import read_object, refusal
 from simulators.ims_core.subscribers import UnknownSubscriberError
 
 _EVENTS = ("deactivated", "probation", "rejected", "unregistered", "expired")

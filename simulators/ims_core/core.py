@@ -11,13 +11,13 @@ from imskit.observe.events import EventLog
 from imskit.sip.engine.proxy import ProxyEvent, ProxyOutput, Resolve, Resolved
 from imskit.sip.io.endpoint import Endpoint
 from imskit.sip.wire.flow import Address, Target
-from simulators.ims_core import control_socket, hss_socket
+from simulators.ims_core import hss_socket
 from simulators.ims_core.config import CoreConfig
 from simulators.ims_core.engine.p_cscf import PCscf
 from simulators.ims_core.engine.s_cscf import Deregister, SCscf, SCscfEvent, SCscfOutput
 from simulators.ims_core.engine.steps import Step
 from simulators.ims_core.subscribers import Hss
-from simulators.sockets import definite, parse_address, serve_on_unix_socket
+from simulators.sockets import definite, parse_address, unix_socket
 
 _log = logging.getLogger(__name__)
 
@@ -63,13 +63,7 @@ class ImsCore:
             await self._p_cscf.listen("UDP", address)
             await self._p_cscf.listen("TCP", address)
         if config.hss is not None:
-            runner = await serve_on_unix_socket(hss_socket.application(self._hss), config.hss)
-            self._stack.push_async_callback(runner.cleanup)
-            self._stack.callback(config.hss.unlink, missing_ok=True)
-        if config.control is not None:
-            runner = await serve_on_unix_socket(control_socket.application(self), config.control)
-            self._stack.push_async_callback(runner.cleanup)
-            self._stack.callback(config.control.unlink, missing_ok=True)
+            await self._stack.enter_async_context(unix_socket(hss_socket.application(self._hss), config.hss))
 
     async def close(self) -> None:
         """Close every socket; UEs find out by themselves."""

@@ -7,7 +7,6 @@ hold keys: the socket is for its owner alone.
 from __future__ import annotations
 
 import binascii
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from imskit.aka.errors import AkaError
+from simulators.http_json import read_object, refusal
 from simulators.ims_core.subscribers import Hss, ResynchronisationError, UnknownSubscriberError
 
 _log = logging.getLogger(__name__)
@@ -53,22 +53,6 @@ def application(hss: Hss) -> web.Application:
     app = web.Application(client_max_size=64 * 1024)
     app.add_routes([web.post("/vector", vector), web.get("/profile", profile)])
     return app
-
-
-async def read_object(request: web.Request) -> Mapping[str, Any]:
-    """Return the JSON object of a request, or raise 400."""
-    try:
-        body = await request.json()
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        raise refusal(web.HTTPBadRequest, "the body must be a JSON object")
-    return body
-
-
-def refusal(kind: type[web.HTTPError], words: str) -> web.HTTPError:
-    """Return an error response with ``{"error": words}``."""
-    return kind(text=json.dumps({"error": words}), content_type="application/json")
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from simulators.sockets import definite, parse_address, serve_on_unix_socket
+from simulators.sockets import definite, parse_address, unix_socket
 
 
 def test_addresses() -> None:
@@ -42,26 +42,28 @@ def _application() -> web.Application:
 
 async def test_only_the_owner_may_open_the_socket(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
-    runner = await serve_on_unix_socket(_application(), path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    async with (
-        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as client,
-        client.get("http://x/") as answer,
-    ):
-        assert await answer.text() == "hello"
-    await runner.cleanup()
+    async with unix_socket(_application(), path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as client,
+            client.get("http://x/") as answer,
+        ):
+            assert await answer.text() == "hello"
+    assert not path.exists()
 
 
 async def test_the_socket_of_a_dead_program_is_replaced_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    runner = await serve_on_unix_socket(_application(), path)
-    with pytest.raises(OSError, match="another program listens"):
-        await serve_on_unix_socket(_application(), path)
-    await runner.cleanup()
+    async with unix_socket(_application(), path):
+        with pytest.raises(OSError, match="another program listens"):
+            async with unix_socket(_application(), path):
+                pass
+        assert path.exists()
     plain = tmp_path / "file"
     plain.write_text("mine")
     with pytest.raises(OSError, match="no socket"):
-        await serve_on_unix_socket(_application(), plain)
+        async with unix_socket(_application(), plain):
+            pass
     assert plain.read_text() == "mine"

@@ -17,7 +17,7 @@ from imskit.secrets import Identity, Secret
 from network_edge.wwsf.home_network import HomeNetworkError, HssClient
 from simulators.ims_core import hss_socket
 from simulators.ims_core.subscribers import Hss, SubscriberConfig
-from simulators.sockets import serve_on_unix_socket
+from simulators.sockets import unix_socket
 
 K, OPC = "465b5ce8b199b49faa5f0a2ee238a6bc", "cd63cb71954a9f4e48a5994e37a02baf"
 IMPI = Identity("001010000000001@ims.example")
@@ -29,9 +29,8 @@ async def path(tmp_path: Path) -> AsyncIterator[Path]:
         IMPI, ["sip:+15550100@ims.example", "tel:+15550100"], Secret(K), Secret(OPC), display="+1 555 0100"
     )
     path = tmp_path / "hss.sock"
-    runner = await serve_on_unix_socket(hss_socket.application(Hss([config], secrets.token_bytes)), path)
-    yield path
-    await runner.cleanup()
+    async with unix_socket(hss_socket.application(Hss([config], secrets.token_bytes)), path):
+        yield path
 
 
 def card(accepted: tuple[int, ...] = ()) -> Usim:

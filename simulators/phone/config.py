@@ -1,0 +1,81 @@
+"""Configuration of the simulated VoLTE phone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+
+from imskit.aka.milenage import Milenage, derive_opc
+from imskit.aka.vector import Usim
+from imskit.config.model import setting
+from imskit.secrets import Secret
+from simulators.sockets import parse_address
+
+_KEY = re.compile(r"[0-9a-fA-F]{32}")
+_CODECS = ("AMR-WB", "AMR")
+
+type Behaviour = Literal["answer", "manual", "busy", "decline", "ignore"]
+BEHAVIOURS: tuple[Behaviour, ...] = ("answer", "manual", "busy", "decline", "ignore")
+"""What the phone does with a call: answer after ``answer_after`` seconds of ringing, ring until told to answer, say
+that it is busy, decline, or ring and never answer."""
+
+
+@dataclass(frozen=True, repr=False)
+class PhoneConfig:
+    """VoLTE phone for labs, with a USIM in software.  Keys are not shown."""
+
+    impi: str = setting("private identity")
+    impus: list[str] = setting("public identities; the first, a sip URI, is the one registered")
+    domain: str = setting("home network domain")
+    k: Secret[str] = setting("subscriber key, 32 hex digits")
+    address: str = setting("local IP address of SIP and media")
+    p_cscf: str = setting("proxy, ADDR:PORT")
+    opc: Secret[str] | None = setting("OPc, 32 hex digits; give it or op", None)
+    op: Secret[str] | None = setting("OP, 32 hex digits, from which OPc is derived", None)
+    port: int = setting("local port of SIP; 0 takes a free one", 5060)
+    transport: Literal["UDP", "TCP"] = setting("transport towards the proxy", "UDP")
+    interface: str | None = setting("network interface that media is bound to", None)
+    imei: str = setting("IMEI as its URN shows it", "35693803-564380-0")
+    access_network_info: str = setting(
+        "P-Access-Network-Info: the cell", "3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=001010001000019B"
+    )
+    codecs: list[str] = setting("speech codecs, the preferred first", factory=lambda: list(_CODECS))
+    reservation: float = setting("seconds until the media resources of a call are there; 0: they always are", 0.0)
+    behaviour: Literal["answer", "manual", "busy", "decline", "ignore"] = setting(
+        "what to do with a call: answer, manual (ring until told), busy, decline, ignore (ring for ever)", "answer"
+    )
+    answer_after: float = setting("seconds that it rings before it is answered", 1.0)
+    play: Path | None = setting("WAV file to speak, 16 kHz mono 16 bit; without it silence is sent", None)
+    loop: bool = setting("begin again at the file's end", False)
+    record: Path | None = setting("WAV file for what is heard, begun anew with each call", None)
+    playout_delay: float = setting("seconds that received speech waits for late packets", 0.06)
+    control: Path | None = setting("Unix socket by which the phone is operated", None)
+    events: Path | None = setting("file that the steps of registrations and calls are appended to, JSON lines", None)
+
+    def __post_init__(self) -> None:
+        keys = [key for key in (self.k, self.opc, self.op) if key is not None]
+        if not all(_KEY.fullmatch(key.reveal()) for key in keys):
+            raise ValueError("k, opc and op must have 32 hex digits")
+        if (self.opc is None) == (self.op is None):
+            raise ValueError("give either opc or op")
+        if not self.impus or not self.impus[0].startswith("sip:"):
+            raise ValueError("impus must begin with a sip URI")
+        ip_address(self.address)
+        parse_address(self.p_cscf)
+        if not 0 <= self.port <= 65535:
+            raise ValueError("port must be 0 to 65535")
+        if not self.codecs or not set(self.codecs) <= set(_CODECS):
+            raise ValueError(f"codecs must be some of {', '.join(_CODECS)}")
+        if min(self.reservation, self.answer_after, self.playout_delay) < 0:
+            raise ValueError("reservation, answer_after and playout_delay must not be negative")
+
+    def usim(self) -> Usim:
+        """Return the card."""
+        k = Secret(bytes.fromhex(self.k.reveal()))
+        if self.opc is not None:
+            return Usim(Milenage(k, Secret(bytes.fromhex(self.opc.reveal()))))
+        assert self.op is not None
+        return Usim(Milenage(k, derive_opc(k, Secret(bytes.fromhex(self.op.reveal())))))
