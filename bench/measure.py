@@ -25,19 +25,20 @@ _NS = 1e-9
 class CpuMeter:
     """CPU time of a process with all its threads and (by default) all its children, user and system together.
 
-    Read from ``/proc/<pid>/task/*/schedstat``, which counts nanoseconds; ``psutil`` (10 ms ticks) where a kernel has
-    none.  A thread or child that ends between two readings keeps the last value seen, so nothing is counted twice.
+    The sum of ``/proc/<pid>/task/*/schedstat`` counts nanoseconds but forgets threads that have ended;
+    ``/proc/<pid>/stat`` remembers them but counts ticks of 10 ms.  The greater of the two is right in both cases.  A
+    child that has ended keeps the last value seen.
     """
 
     def __init__(self, pid: int, *, children: bool = True) -> None:
         self._process = psutil.Process(pid)
         self._children = children
-        self._seen: dict[tuple[int, int], float] = {}
+        self._seen: dict[int, float] = {}
 
     def read(self) -> float:
         """Return CPU seconds used so far; only differences of two readings mean anything."""
         for process in self._tree():
-            self._seen.update(_thread_times(process))
+            self._seen[process.pid] = max(self._seen.get(process.pid, 0.0), _cpu_seconds(process))
         return sum(self._seen.values())
 
     def _tree(self) -> Iterable[psutil.Process]:
@@ -49,21 +50,18 @@ class CpuMeter:
                 return
 
 
-def _thread_times(process: psutil.Process) -> dict[tuple[int, int], float]:
-    times: dict[tuple[int, int], float] = {}
+def _cpu_seconds(process: psutil.Process) -> float:
+    nanoseconds = 0
     for schedstat in Path(f"/proc/{process.pid}/task").glob("*/schedstat"):
         try:
-            on_cpu = int(schedstat.read_text().split()[0])
+            nanoseconds += int(schedstat.read_text().split()[0])
         except (OSError, ValueError, IndexError):
             continue  # the thread has just ended
-        times[process.pid, int(schedstat.parent.name)] = on_cpu * _NS
-    if not times:
-        try:
-            usage = process.cpu_times()
-        except psutil.Error:
-            return times
-        times[process.pid, 0] = usage.user + usage.system
-    return times
+    try:
+        usage = process.cpu_times()
+    except psutil.Error:
+        return nanoseconds * _NS
+    return max(nanoseconds * _NS, usage.user + usage.system)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +120,8 @@ class Row:
     """What the reader has to know: losses, settings that differ."""
     ours_runs: tuple[float, ...] = ()
     their_runs: tuple[float, ...] = ()
+    wrong: int = 0
+    """Units that ours damaged or misdelivered: with any, no goal is met."""
 
     @property
     def ratio(self) -> float | None:
@@ -133,6 +133,8 @@ class Row:
         """Whether the goal holds; ``None`` where there is no goal."""
         if self.goal is None:
             return None
+        if self.wrong:
+            return False
         return (self.ours if self.ratio is None else self.ratio) <= self.goal
 
     @classmethod
@@ -167,6 +169,7 @@ class Row:
             "; ".join(notes),
             ours_runs,
             their_runs,
+            sum(sample.wrong for sample in ours),
         )
 
 

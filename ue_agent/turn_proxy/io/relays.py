@@ -159,10 +159,6 @@ class VirtualRelays:
         self._hosts: Mapping[int, str] = {6 if ":" in host else 4: host for host in hosts}
         self.families = frozenset(self._hosts)
         self._addresses: dict[RelayId, Address] = {}
-        # The plane wants a relay socket for each channel and uses it once the leg is gone.  This one is bound to the
-        # loopback, from where the kernel lets nothing out to a virtual address.
-        self._nowhere = _bind("127.0.0.1", 0)
-        self._nowhere_id = plane.open_socket(self._nowhere, lambda data, address: None)
 
     def attach(self, arrived: Arrived) -> None:
         """Say who takes what legs send."""
@@ -205,7 +201,7 @@ class VirtualRelays:
             server,
             bound.flow.client,
             bound.channel,
-            relay=self._nowhere_id,
+            relay=None,
             relayed=bound.relayed,
             peer=bound.peer,
             expiry=bound.expires,
@@ -215,8 +211,6 @@ class VirtualRelays:
         """Give all addresses back."""
         for relay in list(self._addresses):
             self.close(relay)
-        self._plane.close_socket(self._nowhere_id)
-        self._nowhere.close()
 
 
 def _bind(host: str, port: int) -> socket.socket:
