@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -70,11 +71,13 @@ class Browser:
             "--remote-debugging-port=0",
             "about:blank",
         ]
-        port_file = self._profile / "DevToolsActivePort"
-        port_file.unlink(missing_ok=True)
-        self.process = await self._host.start(self._name, argv, ready="DevTools listening", within=_START_SECONDS)
+        # The line that names the port ends with the address of the browser's own target.
+        self.process = await self._host.start(self._name, argv, ready="/devtools/browser/", within=_START_SECONDS)
         self._stack.push_async_callback(self.process.stop)
-        port = int(port_file.read_text().split()[0])
+        found = re.search(r"ws://127\.0\.0\.1:(\d+)/devtools", self.process.tail(200))
+        if found is None:
+            raise LabError(f"Chromium did not say where DevTools listens:\n{self.process.tail()}")
+        port = int(found[1])
         forwarder = await _forward(self._host, port)
         self._stack.callback(forwarder.close)
         local = forwarder.sockets[0].getsockname()[1]
