@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import DEFAULT_PORTS, Target, Transport
-from imskit.sip.wire.grammar import check_value
 from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.message import Message, Request, Response
 from imskit.sip.wire.uri import SipUri
@@ -82,7 +81,7 @@ class Dialog:
             local=_need(request, "From"),
             remote=_need(response, "To"),
             remote_target=target_of(response),
-            route_set=_routes(response)[::-1],
+            route_set=response.record_routes[::-1],
             local_sequence=request.cseq.number,
             remote_sequence=None,
             caller=True,
@@ -100,7 +99,7 @@ class Dialog:
             local=_with_tag(_need(request, "To"), request.to, local_tag),
             remote=_need(request, "From"),
             remote_target=target_of(request),
-            route_set=_routes(request),
+            route_set=request.record_routes,
             local_sequence=0,
             remote_sequence=request.cseq.number,
             caller=False,
@@ -110,7 +109,7 @@ class Dialog:
     def confirm(self, response: Response) -> None:
         """Take in the 2xx to the initial INVITE: target and route set are computed anew (section 13.2.2.4)."""
         self.remote_target = target_of(response)
-        self.route_set = _routes(response)[::-1]
+        self.route_set = response.record_routes[::-1]
         self.confirmed = True
 
     def accepts(self, request: Request) -> bool:
@@ -189,15 +188,7 @@ def _need(message: Message, name: str) -> str:
     value = message.headers.get(name)
     if not value:
         raise SipParseError("the header is missing", where=name, clause="RFC 3261 section 8.1.1")
-    # What comes back in every request of the dialog must be writable.
-    return check_value(value, name)
-
-
-def _routes(message: Message) -> list[NameAddr]:
-    routes = message.record_routes
-    for route in routes:
-        check_value(str(route), "Record-Route")
-    return routes
+    return value
 
 
 def _with_tag(value: str, address: NameAddr, tag: str) -> str:

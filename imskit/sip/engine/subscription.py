@@ -126,11 +126,13 @@ class Subscriber:
             self._accepted(reply)
         elif isinstance(reply, Response) and reply.status == 423 and self._longer(reply):
             self._send()
-        elif self._dialog is None or (isinstance(reply, Response) and reply.status in ENDING):
+        elif self._leave_sent:
+            self._end(Cause.LOCAL)
+        elif self._dialog is None or isinstance(reply, Failure) or reply.status in ENDING:
             self._failed(reply)
         else:
-            # The subscription goes on for the time it has; a refresh without a NOTIFY ends with timer N.
-            _log.info("subscription %s: a refresh failed", self.key)
+            # The subscription goes on for the time it has; no NOTIFY can be due.
+            _log.info("subscription %s: the refresh got %d", self.key, reply.status)
             self._stop(self._silence)
         self._leave_now()
 
