@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from imskit.media.codecs import CodecSpec, make_decoder, make_encoder
 from simulators.lab.world import LabError
 
 type Samples = NDArray[np.int16]
@@ -92,6 +93,21 @@ def resample(samples: Samples, rate: int, target: int) -> Samples:
 
     changed: Samples = soxr.resample(samples, rate, target)
     return changed
+
+
+def through(samples: Samples, *names: str) -> Samples:
+    """Return what codecs alone, one after the other, make of 16 kHz speech: the best that a path of them can give."""
+    for name in names:
+        spec = CodecSpec(name)
+        encoder, decoder = make_encoder(spec, RATE), make_decoder(spec, RATE)
+        data = resample(samples, RATE, encoder.sample_rate).tobytes()
+        octets = encoder.sample_rate // 50 * 2
+        parts = []
+        for start in range(0, len(data) - octets + 1, octets):
+            payload = encoder.encode(data[start : start + octets])
+            parts.append(decoder.conceal() if payload is None else decoder.decode(payload))
+        samples = resample(np.frombuffer(b"".join(parts), np.int16), decoder.sample_rate, RATE)
+    return samples
 
 
 def compare(spoken: Samples, heard: Samples) -> Quality:
