@@ -48,9 +48,10 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         """Begin the file anew; ``WavError`` if it cannot be written."""
         try:
-            self._wave = wave.open(str(path), "wb")  # noqa: SIM115  # closed by close()
+            self._raw = path.open("wb")
         except OSError as error:
             raise WavError(f"{path} cannot be written: {error.strerror}") from error
+        self._wave = wave.open(self._raw, "wb")  # noqa: SIM115  # closed by close()
         self._wave.setnchannels(1)
         self._wave.setsampwidth(2)
         self._wave.setframerate(SAMPLE_RATE)
@@ -62,6 +63,7 @@ class Recorder:
     def close(self) -> None:
         """Complete the file."""
         self._wave.close()
+        self._raw.close()
 
 
 def _read(path: Path) -> bytes:
