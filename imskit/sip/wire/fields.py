@@ -311,7 +311,7 @@ def _name(line: str) -> str:
 
 
 def _value(line: str) -> str:
-    value = line[line.index(":") + 1 :]
+    value = line.partition(":")[2]
     return (unfold(value) if "\r\n" in value else value).strip(" \t")
 
 

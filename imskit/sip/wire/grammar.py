@@ -90,10 +90,10 @@ def parse_number(text: str, where: str, *, maximum: int = 2**32 - 1, clause: str
     if not (text.isascii() and text.isdigit()):
         raise SipParseError("a decimal number is needed", where=where, clause=clause, found=text)
     # A long run of zeros is legal; a long number is not worth the conversion.
-    digits = text.lstrip("0")
-    if len(digits) > 20 or int(digits or "0") > maximum:
+    digits = text if len(text) <= 20 else text.lstrip("0") or "0"
+    if len(digits) > 20 or (number := int(digits)) > maximum:
         raise SipParseError(f"the number is above {maximum}", where=where, clause=clause, found=text)
-    return int(digits or "0")
+    return number
 
 
 def check_host(text: str, where: str) -> str:

@@ -111,7 +111,8 @@ class Message(ABC):
     @property
     def cseq(self) -> CSeq:
         """The CSeq header."""
-        return CSeq.parse(self._need("CSeq"))
+        value = self._need("CSeq")
+        return _cached_cseq(value) if len(value) <= _LONGEST_CACHED else CSeq.parse(value)
 
     @property
     def call_id(self) -> str:
@@ -383,6 +384,7 @@ class Response(Message):
 
 # A message's addresses and hops are read by several layers, and those of a dialog come again in every message.
 _cached_via = lru_cache(2048)(Via.parse)
+_cached_cseq = lru_cache(1024)(CSeq.parse)
 _cached_address = lru_cache(4096)(NameAddr.parse)
 
 
