@@ -19,7 +19,7 @@ import psutil
 from imskit.observe.events import read_events
 from simulators.lab.browser import Browser, PhonePage
 from simulators.lab.lab import PHONE_NUMBER, PORTAL_URL, USER_NUMBER, Lab
-from simulators.lab.speech import LENGTH_SECONDS, RATE, Quality, compare, make_speech, read_wav, resample
+from simulators.lab.speech import LENGTH_SECONDS, RATE, Quality, compare, make_speech, read_wav, resample, through
 from simulators.lab.world import LabError
 
 TALK_SECONDS = 2 * LENGTH_SECONDS + 2.0
