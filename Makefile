@@ -16,6 +16,7 @@ demo: setup      ## a browser calls a VoLTE phone and is called back, in a lab o
 test: setup      ## everything CI runs: linters, unit, interoperability and end-to-end tests
 	$(MAKE) lint
 	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest tests/e2e -m e2e
 
 check: setup     ## linters and unit tests only
 	$(MAKE) lint
