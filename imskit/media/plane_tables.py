@@ -132,6 +132,8 @@ class SocketEntry:
     sock: socket.socket
     punt: Punt
     is_open: bool = True
+    read_at: float = 0.0
+    """When it was last found readable."""
     leg: Leg | None = None
     rtcp_leg: Leg | None = None
     channels: dict[tuple[Address, int], Channel] = field(default_factory=dict)
