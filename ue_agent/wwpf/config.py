@@ -145,6 +145,8 @@ class WwpfConfig:
             "listen": Address(*raw["listen"]),
             "pac": Address(*raw["pac"]) if raw["pac"] else None,
             "state": Path(raw["state"]),
+            "operator_domains": tuple(raw["operator_domains"]),
+            "direct_hosts": tuple(raw["direct_hosts"]),
             "portals": tuple(Site(*site) for site in raw["portals"]),
             "websockets": tuple(Site(*site) for site in raw["websockets"]),
             "browsers": tuple(Browser(*browser) for browser in raw["browsers"]),

@@ -1,0 +1,94 @@
+"""Who holds the other end of a connection.  Requirement S7-WWPF (log-in for the browser only)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ue_agent.wwpf.config import Browser
+from ue_agent.wwpf.owner import Owner, find_owner
+
+PYTHON = str(Path(sys.executable).resolve())
+
+
+@contextmanager
+def connected(listen: str, connect: str, family: socket.AddressFamily) -> Iterator[tuple[socket.socket, socket.socket]]:
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.bind((listen, 0))
+        listener.listen()
+        client_family = socket.AF_INET6 if ":" in connect else socket.AF_INET
+        with socket.socket(client_family, socket.SOCK_STREAM) as client:
+            client.connect((connect, listener.getsockname()[1]))
+            server, _ = listener.accept()
+            with server:
+                yield client, server
+
+
+def ends(server: socket.socket) -> tuple[tuple[str, int], tuple[str, int]]:
+    return server.getpeername()[:2], server.getsockname()[:2]
+
+
+@pytest.mark.parametrize(
+    ("listen", "connect", "family"),
+    [
+        ("127.0.0.1", "127.0.0.1", socket.AF_INET),
+        ("::1", "::1", socket.AF_INET6),
+        ("127.0.0.1", "::ffff:127.0.0.1", socket.AF_INET),  # an IPv6 socket that speaks IPv4, as some programs do
+    ],
+)
+def test_this_process(listen: str, connect: str, family: socket.AddressFamily) -> None:
+    with connected(listen, connect, family) as (_, server):
+        assert find_owner(*ends(server)) == Owner(os.geteuid(), (PYTHON,))
+
+
+def test_another_program() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        command = ["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{listener.getsockname()[1]}; read -r line"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as shell:
+            server, _ = listener.accept()
+            with server:
+                owner = find_owner(*ends(server))
+                assert owner is not None
+                assert [Path(path).name for path in owner.executables] == ["bash"]
+                assert not owner.is_one_of([Browser(PYTHON)])
+            assert shell.stdin is not None
+            shell.stdin.close()
+
+
+def test_a_socket_shared_with_another_program_is_not_the_browsers_alone() -> None:
+    with (
+        connected("127.0.0.1", "127.0.0.1", socket.AF_INET) as (client, server),
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[client.fileno()]) as other,
+    ):
+        owner = find_owner(*ends(server))
+        assert owner is not None
+        assert len(owner.executables) == 2
+        assert not owner.is_one_of([Browser(PYTHON)])
+        assert other.stdin is not None
+        other.stdin.close()
+
+
+def test_nobody() -> None:
+    with connected("127.0.0.1", "127.0.0.1", socket.AF_INET) as (client, server):
+        where = ends(server)
+        assert find_owner(("127.0.0.1", 1), where[1]) is None
+        client.close()
+        assert find_owner(*where) is None
+
+
+def test_user_and_program_must_both_fit() -> None:
+    owner = Owner(1000, ("/usr/lib/chromium/chromium",))
+    assert owner.is_one_of([Browser("/usr/lib/chromium/chromium")])
+    assert owner.is_one_of([Browser("/usr/bin/x"), Browser("/usr/lib/chromium/chromium", 1000)])
+    assert not owner.is_one_of([Browser("/usr/lib/chromium/chromium", 1001)])
+    assert not owner.is_one_of([])
+    assert not Owner(1000, ()).is_one_of([Browser("/usr/lib/chromium/chromium")])
