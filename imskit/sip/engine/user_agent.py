@@ -5,6 +5,16 @@ An engine (`imskit.engine`).  The agent's IMS client, the page's side of a B2BUA
 CANCEL, ACK, session timer, subscriptions.  SDP and further bodies are opaque; preconditions, registration and
 policy are the owner's: they need `Provisional`, `Modify`, `Prack` and the offers and answers with their dialogs.
 
+A call with preconditions, as a caller sees it (commands in, outputs out)::
+
+    Call(sdp=offer 1)      -> INVITE
+                           <- 183 (100rel)      AnswerReceived, Progress; the PRACK goes out by itself
+    Modify(sdp=offer 2)    -> UPDATE            after the PRACK is answered
+                           <- 200               AnswerReceived
+                           <- 180               Progress
+                           <- 200               Answered; the ACK goes out by itself
+    Hangup()               -> BYE               Ended
+
 The owner feeds `Received`, `TransportFailed` and `FlowClosed` from the transport and its own commands, and drains
 `Transmit` for the transport and everything else for itself.  Everything is in `user_agent_events`.
 """
