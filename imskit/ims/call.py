@@ -49,7 +49,10 @@ type CallEvent = (
     Prepare | ResourcesReserved | ResourcesFailed | Ring | Accept | Reject | Hangup | Modify | AnswerOffer | RejectOffer
 )
 
+_ANONYMOUS = '"Anonymous" <sip:anonymous@anonymous.invalid>'
+"""From of a caller who is not to be known (RFC 3323 section 4.1.1.3)."""
 _NOT_ACCEPTABLE = 488
+_EXTENSION_REQUIRED = 421
 _PRECONDITION_FAILURE = 580
 
 
@@ -66,6 +69,8 @@ class CallMachine(ABC):
         self._local_end = False
         self._table: Preconditions | None = None
         """Our view of the preconditions; ``None``: the call has none."""
+        self._modifying = False
+        """Whether the owner waits for the outcome of its `Modify`."""
 
     def next_command(self) -> ua.Command | None:
         """Return the next command to the user agent."""
@@ -82,6 +87,7 @@ class CallMachine(ABC):
                 self._local_end = True
                 self._commands.append(ua.Hangup(self.name, headers))
             case Modify(_, sdp):
+                self._modifying = True
                 self._sdp = renewed(sdp, self._sdp)
                 # In a confirmed dialog a re-INVITE asks a user where an UPDATE may not (RFC 3311 section 5.1).
                 self._commands.append(ua.Modify(self.name, dress(self._sdp, self._table), "INVITE"))
@@ -104,8 +110,8 @@ class CallMachine(ABC):
                 self._offered(dialog, exchange, sdp)
             case ua.OfferRequested(_, _, exchange):
                 self._outputs.append(Offer(self.name, exchange, None))
-            case ua.OfferFailed(_, _, _, response):
-                self._outputs.append(OfferFailed(self.name, response.status if response else None))
+            case ua.OfferFailed(_, dialog, _, response):
+                self._offer_failed(dialog, response)
             case ua.Confirmed():
                 self._outputs.append(Confirmed(self.name))
             case ua.Ended(_, cause, message):
@@ -116,6 +122,27 @@ class CallMachine(ABC):
     @abstractmethod
     def _own_word(self, output: ua.Output) -> None:
         """Take in what only one direction hears."""
+
+    def refused(self, command: ua.Command, refusal: ua.Refusal, text: str) -> None:
+        """The user agent does not carry out a command of this call's."""
+        _log.warning("call %s: %s not done: %s %s", self.name, type(command).__name__, refusal.value, text)
+        match command:
+            case ua.Call():
+                reason = f"this cannot be called: {text or refusal.value}"
+                self._outputs.append(Ended(self.name, None, reason, local=True))
+            case ua.Modify(dialog=dialog):
+                self._offer_failed(dialog, None)
+            case ua.Reject(status=status, headers=headers) if refusal is ua.Refusal.INVALID and headers:
+                self._commands.append(ua.Reject(self.name, status))  # the words could not be written
+            case ua.Provisional() | ua.Answer() if refusal not in (ua.Refusal.UNKNOWN, ua.Refusal.STATE):
+                self._commands.append(ua.Reject(self.name, 500))
+            case _:
+                pass
+
+    def _offer_failed(self, dialog: DialogId | None, response: Response | None) -> None:
+        if self._modifying:
+            self._modifying = False
+            self._outputs.append(OfferFailed(self.name, response.status if response else None))
 
     def _offered(self, dialog: DialogId, exchange: str, sdp: bytes) -> None:
         """Hand a new offer to the owner."""
@@ -130,7 +157,7 @@ class CallMachine(ABC):
     def _ended(self, cause: ua.Cause, message: Message | None) -> None:
         local = self._local_end or cause is ua.Cause.LOCAL
         status = message.status if isinstance(message, Response) else None
-        self._outputs.append(Ended(self.name, status, _story(cause, message), local, message))
+        self._outputs.append(Ended(self.name, status, _story(cause, message), local, message, cause))
 
     def _protocol_error(self, error: SdpError) -> None:
         _log.warning("call ended: the peer's session description cannot be used: %s", error)
@@ -148,9 +175,15 @@ class OutgoingCallMachine(CallMachine):
         self._sdp = dial.sdp
         self._asked = dial.reserved
         self._tables: dict[DialogId, Preconditions | None] = {}
-        """The preconditions of every early dialog that has answered."""
+        """The preconditions of every dialog that has answered."""
+        self._agreed: dict[DialogId, bytes] = {}
+        """The last answer of each."""
+        self._current: DialogId | None = None
+        """The dialog whose answer the owner knows."""
         self._reported: set[DialogId] = set()
         """Dialogs whose peer has been told that our resources are there."""
+        self._reporting: DialogId | None = None
+        """The dialog in which such an UPDATE is under way."""
 
     def start(self) -> None:
         """Send the INVITE."""
@@ -159,10 +192,10 @@ class OutgoingCallMachine(CallMachine):
             ua.Call(
                 self.name,
                 self._dial.target,
-                f"<{self._impu}>",
+                _ANONYMOUS if self._dial.anonymous else f"<{self._impu}>",
                 f"<{self._dial.target}>",
                 offer,
-                (*self._headers, *self._dial.headers),
+                (*self._headers, *((("Privacy", "id"),) if self._dial.anonymous else ()), *self._dial.headers),
             )
         )
 
@@ -173,6 +206,7 @@ class OutgoingCallMachine(CallMachine):
                 for dialog in self._tables:
                     self._report(dialog)
             case ResourcesFailed():
+                self._local_end = True
                 self._commands.append(ua.Hangup(self.name, (("Reason", 'SIP;cause=580;text="no resources"'),)))
             case _:
                 _log.warning("%s means nothing in a call that this side makes", type(event).__name__)
@@ -184,14 +218,30 @@ class OutgoingCallMachine(CallMachine):
                     self._outputs.append(Progress(self.name, response.status, _early_media(response)))
             case ua.AnswerReceived(_, dialog, sdp):
                 self._answered(dialog, sdp)
-            case ua.Answered(_, _, response):
+            case ua.Answered(_, dialog, response):
+                self._use(dialog)
                 self._outputs.append(Answered(self.name, response))
             case ua.DialogEnded(_, dialog):
                 self._tables.pop(dialog, None)
+                self._agreed.pop(dialog, None)
+                if dialog == self._current and self._agreed:
+                    self._use(next(reversed(self._agreed)))
             case _:
                 pass
+        for dialog in self._tables:
+            self._report(dialog)
+
+    def _use(self, dialog: DialogId) -> None:
+        """Let the media of this one of the forked dialogs count."""
+        if dialog != self._current and dialog in self._agreed:
+            self._current, self._table = dialog, self._tables[dialog]
+            self._outputs.append(MediaAgreed(self.name, self._agreed[dialog]))
 
     def _answered(self, dialog: DialogId, sdp: bytes) -> None:
+        if dialog == self._reporting:
+            self._reporting = None
+        else:
+            self._modifying = False
         try:
             peer, plain = read_table(sdp), undress(sdp)
         except SdpError as error:
@@ -200,23 +250,41 @@ class OutgoingCallMachine(CallMachine):
         first = dialog not in self._tables
         self._table = preconditions.after_answer(peer, self._reserved) if peer is not None else None
         self._tables[dialog] = self._table
+        self._agreed.pop(dialog, None)  # the latest one comes last
+        self._agreed[dialog] = plain
+        self._current = dialog
         self._outputs.append(MediaAgreed(self.name, plain))
         if not self._asked:
             self._asked = True
             self._outputs.append(ReserveResources(self.name))
         if first and self._dial.reserved:
             self._reported.add(dialog)  # the INVITE has said so
-        self._report(dialog)
 
     def _report(self, dialog: DialogId) -> None:
         """Tell the peer that our resources are there, with an UPDATE (RFC 3312 section 5.1)."""
         table = self._tables.get(dialog)
-        if table is None or not self._reserved or dialog in self._reported:
+        if table is None or not self._reserved or dialog in self._reported or self._reporting is not None:
             return
         self._reported.add(dialog)
+        self._reporting = dialog
         self._table = preconditions.offer(table, self._reserved)
         self._sdp = renewed(self._sdp, self._sdp, force=True)
         self._commands.append(ua.Modify(self.name, dress(self._sdp, self._table), "UPDATE", dialog=dialog))
+
+    def refused(self, command: ua.Command, refusal: ua.Refusal, text: str) -> None:
+        """See ``CallMachine``; a report that came at the wrong moment is made after the next event of the call."""
+        if isinstance(command, ua.Modify) and command.dialog is not None and command.dialog == self._reporting:
+            self._reporting = None
+            if refusal is ua.Refusal.PENDING:
+                self._reported.discard(command.dialog)
+            return
+        super().refused(command, refusal, text)
+
+    def _offer_failed(self, dialog: DialogId | None, response: Response | None) -> None:
+        if dialog is not None and dialog == self._reporting:
+            self._reporting = None  # the peer knows best if it goes on without
+            return
+        super()._offer_failed(dialog, response)
 
 
 class IncomingCallMachine(CallMachine):
@@ -255,6 +323,8 @@ class IncomingCallMachine(CallMachine):
                 self._commands.append(ua.Reject(self.name, _PRECONDITION_FAILURE))
             case Ring():
                 self._commands.append(ua.Provisional(self.name, 180))
+            case Accept() if not self._prepared:
+                _log.warning("call %s: accepted before it was prepared", self.name)
             case Accept():
                 self._commands.append(ua.Answer(self.name, None if self._described else self._sdp))
             case Reject(_, status, reason, headers):
@@ -272,6 +342,13 @@ class IncomingCallMachine(CallMachine):
         elif self._peer is not None:
             # TS 24.229 5.1.4.1: no alerting before both sides have their resources.
             self._table = preconditions.answer(self._peer, self._reserved)
+            if not self._reliable:
+                # RFC 3312 section 11: without 100rel the caller cannot be told, nor tell us.
+                if self._table.remote.met and self._reserved:
+                    self._sdp = dress(self._sdp, self._table)
+                else:
+                    self._commands.append(ua.Reject(self.name, _EXTENSION_REQUIRED, None, (("Require", "100rel"),)))
+                return
             self._describe(dress(self._sdp, self._table), (("Require", "precondition"),))
         elif not self._reserved and self._reliable:
             self._describe(self._sdp)
@@ -287,6 +364,7 @@ class IncomingCallMachine(CallMachine):
             case ua.PrackReceived(_, _, 183):
                 self._unconfirmed = False
             case ua.AnswerReceived(_, _, sdp):
+                self._modifying = False
                 try:
                     self._outputs.append(MediaAgreed(self.name, undress(sdp)))
                 except SdpError as error:

@@ -12,6 +12,7 @@ from imskit.aka.vector import AkaResult
 from imskit.engine import Tick
 from imskit.ims.registration import AskCard, CardAnswer, CardFailed, RegistrationStatus, Start, Stop
 from imskit.sip.engine.events import FlowClosed, Received, Transmit, TransportFailed
+from imskit.sip.engine.user_agent_profile import Cause
 from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.message import Message, Request
 
@@ -20,6 +21,7 @@ __all__ = [
     "AskCard",
     "CardAnswer",
     "CardFailed",
+    "Cause",
     "FlowClosed",
     "Received",
     "Start",
@@ -45,6 +47,8 @@ class Dial:
     reserved: bool = True
     """Whether the media resources are there already; else `ResourcesReserved` follows."""
     headers: Fields = ()
+    anonymous: bool = False
+    """Ask the network to withhold our identity from the callee (OIR, TS 24.607 clause 4.5.2.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ class IncomingCall:
 
     call: str
     caller: NameAddr
-    """P-Asserted-Identity where the network gives one, else From."""
+    """P-Asserted-Identity where the network gives one, else From; anonymous if the caller wants privacy."""
     called: str
     """P-Called-Party-ID where the network gives one, else the Request-URI."""
     sdp: bytes | None
@@ -241,6 +245,7 @@ class OfferFailed:
 
     call: str
     status: int | None
+    """The peer's refusal; ``None``: it could not be asked, or did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +261,8 @@ class Ended:
     """Whether this side ended it."""
     message: Message | None = None
     """The response, BYE or CANCEL that ended it."""
+    cause: Cause | None = None
+    """Why, where there was a call at all."""
 
 
 @dataclass(frozen=True, slots=True)

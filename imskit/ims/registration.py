@@ -8,25 +8,64 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import Enum
 
-from imskit.aka.challenge import AkaAlgorithm, Challenge, encode_auts
+from imskit.aka.challenge import Challenge, encode_auts
 from imskit.aka.errors import AkaError
 from imskit.aka.vector import AkaResult, MacFailure, Success, SyncFailure
 from imskit.engine import Tick, Tokens
 from imskit.ims.profile import UeProfile
-from imskit.ims.reginfo import RegContact, RegInfo
+from imskit.ims.reginfo import RegInfo
+from imskit.ims.register_response import (
+    Login,
+    choose_login,
+    granted_seconds,
+    network_words,
+    own_contact,
+    retry_after,
+)
+from imskit.ims.registration_events import (
+    AskCard,
+    CardAnswer,
+    CardFailed,
+    Changed,
+    Event,
+    Lost,
+    Output,
+    RegisterOutcome,
+    RegistrationInfo,
+    RegistrationStatus,
+    RetryPolicy,
+    SendRegister,
+    Start,
+    State,
+    Stop,
+)
 from imskit.secrets import Identity, Secret
 from imskit.sip import digest
-from imskit.sip.wire.auth import Challenge as DigestChallenge
 from imskit.sip.wire.auth import Credentials
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Target
-from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.message import Request, Response
-from imskit.sip.wire.uri import SipUri, parse_uri, uri_equal
+
+__all__ = [
+    "AskCard",
+    "CardAnswer",
+    "CardFailed",
+    "Changed",
+    "Event",
+    "Lost",
+    "Output",
+    "RegisterOutcome",
+    "Registration",
+    "RegistrationInfo",
+    "RegistrationStatus",
+    "RetryPolicy",
+    "SendRegister",
+    "Start",
+    "State",
+    "Stop",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -38,125 +77,12 @@ CARD_SECONDS = 30.0
 """How long the card may take for an answer."""
 DEREGISTER_SECONDS = 4.0
 """How long a de-registration is waited for when the UE goes off."""
+NOTICE_SECONDS = 8.0
+"""A REGISTER that is unanswered for so long is mentioned in the status; timer F takes 128 s to give it up."""
 _LONG_REGISTRATION = 1200
 _REFRESH_BEFORE = 600
-
-
-class State(Enum):
-    """Where the registration stands."""
-
-    OFF = "not registered"
-    REGISTERING = "registering"
-    REGISTERED = "registered"
-    WAITING = "waiting before the next attempt"
-    DEREGISTERING = "de-registering"
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """Back-off between failed registrations (RFC 5626 section 4.5), seconds."""
-
-    base: float = 30.0
-    maximum: float = 1800.0
-
-
-@dataclass(frozen=True)
-class RegistrationStatus:
-    """What is known; ``reason`` is a sentence for the user."""
-
-    state: State = State.OFF
-    reason: str = "not started"
-    p_cscf: Target | None = None
-    impu: Identity | None = None
-    """Default public identity: the first of ``associated``."""
-    associated: tuple[Identity, ...] = ()
-    """P-Associated-URI: the identities that may be used (RFC 7315 section 4.1)."""
-    service_route: tuple[str, ...] = ()
-    """Route values of what is sent outside dialogs (RFC 3608)."""
-    expires_at: float | None = None
-    retry_at: float | None = None
-
-
-# ---- events -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Register, and stay registered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """De-register and stay off."""
-
-
-@dataclass(frozen=True, slots=True)
-class RegisterOutcome:
-    """The final response to the REGISTER of ``key``, or none (``failure`` says why)."""
-
-    key: str
-    response: Response | None
-    failure: str = "the P-CSCF does not answer"
-
-
-@dataclass(frozen=True, slots=True)
-class CardAnswer:
-    """What the card made of the challenge."""
-
-    result: AkaResult
-
-
-@dataclass(frozen=True, slots=True)
-class CardFailed:
-    """The card could not be asked; ``reason`` says why in words for the user."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class RegistrationInfo:
-    """A reg-event NOTIFY."""
-
-    document: RegInfo
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The network has lost the registration (504 with a restoration body, 403 to a request, core restarted)."""
-
-    reason: str
-
-
-type Event = Start | Stop | RegisterOutcome | CardAnswer | CardFailed | RegistrationInfo | Lost | Tick
-
-# ---- outputs ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SendRegister:
-    """Send ``request`` to ``target``; its outcome comes back as ``RegisterOutcome`` with ``key``."""
-
-    key: str
-    request: Request
-    target: Target
-
-
-@dataclass(frozen=True, slots=True)
-class AskCard:
-    """Run AKA on the card."""
-
-    rand: bytes
-    autn: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """The status has changed."""
-
-    status: RegistrationStatus
-
-
-type Output = SendRegister | AskCard | Changed
+_ELSEWHERE = frozenset({305, 408, 480, 500, 502, 503, 504})
+"""Refusals that another P-CSCF may not share (TS 24.229 clause 5.1.1.2.1)."""
 
 
 @dataclass
@@ -171,16 +97,6 @@ class _Attempt:
     """Whether 423 has been answered already."""
 
 
-@dataclass
-class _Login:
-    """The last challenge and, if the card has answered it, the password it led to."""
-
-    challenge: DigestChallenge
-    algorithm: AkaAlgorithm
-    password: Secret[bytes] | None = None
-    count: int = 0
-
-
 class Registration:
     """The machine; see the module's text and ``imskit.engine``."""
 
@@ -193,15 +109,25 @@ class Registration:
         """What is known now."""
         self._wanted = False
         self._attempt: _Attempt | None = None
-        self._login: _Login | None = None
+        self._login: Login | None = None
+        """The last one that the card has answered."""
+        self._asked: Login | None = None
+        """The one that the card is to answer."""
         self._key: str | None = None
         self._waiting_for_card = False
         self._call_id = ""
         self._tag = ""
         self._cseq = 0
         self._proxy = 0
+        self._tried = 0
+        """P-CSCFs that have failed since the last wait."""
         self._failures = 0
-        self._deadline: float | None = None
+        self._not_before = 0.0
+        """The network wants no attempt before this time."""
+        self._due_at: float | None = None
+        """Refresh, new attempt, or end of a wait."""
+        self._off_at: float | None = None
+        """When a de-registration is given up."""
 
     # ---- engine -------------------------------------------------------------------------------------------------
 
@@ -209,17 +135,15 @@ class Registration:
         """Take in ``event`` at ``now``."""
         match event:
             case Start():
-                self._wanted = True
-                if self.status.state in (State.OFF, State.WAITING):
-                    self._begin(now, initial=True)
+                self._start(now)
             case Stop():
                 self._stop(now)
             case RegisterOutcome(key, response, failure):
                 if key == self._key:
                     self._key = None
-                    self._deadline = None
+                    self._due_at = None
                     if response is None:
-                        self._failed(now, failure)
+                        self._failed(now, failure, elsewhere=True)
                     else:
                         self._response(response, now)
             case CardAnswer(result):
@@ -237,8 +161,10 @@ class Registration:
                     _log.warning("registration lost: %s", reason)
                     self._begin(now, initial=True, reason=f"registering again: {reason}")
             case Tick():
-                if self._deadline is not None and now >= self._deadline:
-                    self._deadline = None
+                if self._off_at is not None and now >= self._off_at:
+                    self._off(now, "switched off; the network did not confirm it")
+                elif self._due_at is not None and now >= self._due_at:
+                    self._due_at = None
                     self._due(now)
 
     def poll(self) -> Output | None:
@@ -247,23 +173,37 @@ class Registration:
 
     def deadline(self) -> float | None:
         """When something is due: a refresh, a new attempt, the end of a wait."""
-        return self._deadline
+        return min((at for at in (self._due_at, self._off_at) if at is not None), default=None)
 
     # ---- attempts -----------------------------------------------------------------------------------------------
 
+    def _start(self, now: float) -> None:
+        """Register; in a wait at once, unless the network set its length."""
+        self._wanted = True
+        if self.status.state is State.OFF or (self.status.state is State.WAITING and now >= self._not_before):
+            self._begin(now, initial=True)
+
     def _due(self, now: float) -> None:
-        match self.status.state:
-            case State.WAITING:
-                self._begin(now, initial=True)
-            case State.REGISTERED:
-                self._begin(now, initial=False)
-            case State.REGISTERING if self._waiting_for_card:
-                self._waiting_for_card = False
-                self._failed(now, f"the card did not answer within {CARD_SECONDS:.0f} s")
-            case State.DEREGISTERING:
-                self._off("switched off; the network did not confirm it")
-            case _:
-                pass
+        if self._waiting_for_card:
+            self._waiting_for_card = False
+            self._failed(now, f"the card did not answer within {CARD_SECONDS:.0f} s")
+        elif self._key is not None:
+            self._unanswered(now)
+        elif self.status.state is State.WAITING:
+            self._begin(now, initial=True)
+        elif self.status.state is State.REGISTERED:
+            self._begin(now, initial=False)
+
+    def _unanswered(self, now: float) -> None:
+        """A REGISTER is under way for long: say so; a registration that it was to refresh may run out meanwhile."""
+        reason = f"{self._proxy_name()} has not answered yet; still trying"
+        ends = self.status.expires_at
+        if self.status.state is State.REGISTERED and ends is not None and ends > now:
+            self._due_at = ends
+        elif self.status.state is State.REGISTERED:
+            self._set(RegistrationStatus(State.REGISTERING, f"the registration has run out: {reason}", self._target()))
+        else:
+            self._set(replace(self.status, reason=reason))
 
     def _begin(self, now: float, *, initial: bool, reason: str = "") -> None:
         """Start an initial registration or a refresh."""
@@ -283,31 +223,43 @@ class Registration:
 
     def _stop(self, now: float) -> None:
         self._wanted = False
-        if self.status.state is State.REGISTERED and self._key is None and not self._waiting_for_card:
-            self._attempt = _Attempt(False, 0)
-            self._set(replace(self.status, state=State.DEREGISTERING, reason="de-registering", expires_at=None))
-            self._send(now)
-            self._deadline = now + DEREGISTER_SECONDS
-        elif self.status.state is State.DEREGISTERING:
-            pass
-        elif self._key is not None and self.status.state is not State.WAITING:
-            # A REGISTER is under way: whatever comes of it, nothing is waited for.
-            self._set(replace(self.status, state=State.DEREGISTERING, reason="de-registering", expires_at=None))
-            self._deadline = now + DEREGISTER_SECONDS
+        state = self.status.state
+        if state is State.DEREGISTERING:
+            return
+        if state is State.REGISTERED and self._key is None:
+            self._waiting_for_card = False
+            self._deregister(now)
+        elif self._key is not None:
+            # A REGISTER is under way: its outcome decides if there is a binding to take away.
+            self._set(replace(self.status, state=State.DEREGISTERING, reason="de-registering"))
+            self._due_at = None
+            self._off_at = now + DEREGISTER_SECONDS
         else:
-            self._off("switched off")
+            self._off(now, "switched off")
 
-    def _off(self, reason: str) -> None:
+    def _deregister(self, now: float) -> None:
+        self._attempt = _Attempt(False, 0)
+        self._set(replace(self.status, state=State.DEREGISTERING, reason="de-registering", expires_at=None))
+        self._send(now)
+        self._off_at = now + DEREGISTER_SECONDS
+
+    def _off(self, now: float, reason: str) -> None:
         self._key = None
         self._attempt = None
         self._waiting_for_card = False
-        self._deadline = None
+        self._due_at = self._off_at = None
         self._set(RegistrationStatus(State.OFF, reason))
+        if self._wanted:
+            self._begin(now, initial=True)
 
     # ---- requests -----------------------------------------------------------------------------------------------
 
     def _target(self) -> Target:
         return self._profile.p_cscfs[self._proxy % len(self._profile.p_cscfs)]
+
+    def _proxy_name(self) -> str:
+        host, port = self._target().address
+        return f"the P-CSCF {host} port {port}"
 
     def _send(self, now: float, authorization: str | None = None) -> None:
         attempt, profile = self._attempt, self._profile
@@ -328,7 +280,7 @@ class Registration:
             ("User-Agent", profile.user_agent),
         ]
         request = Request.create("REGISTER", f"sip:{profile.domain}", fields)
-        self._deadline = None
+        self._due_at = None if self.status.state is State.DEREGISTERING else now + NOTICE_SECONDS
         self._outputs.append(SendRegister(self._key, request, self._target()))
 
     def _authorization(self) -> str:
@@ -344,7 +296,7 @@ class Registration:
             return str(empty)
         return self._answer(self._login, self._login.password)
 
-    def _answer(self, login: _Login, password: Secret[bytes] | None, auts: str | None = None) -> str:
+    def _answer(self, login: Login, password: Secret[bytes] | None, auts: str | None = None) -> str:
         login.count += 1
         credentials = digest.answer(
             login.challenge,
@@ -374,22 +326,17 @@ class Registration:
 
     def _deregistration_answered(self, response: Response, now: float) -> None:
         attempt = self._attempt
-        if attempt is None or attempt.expires:
-            # The switch-off met a registration under way: take the binding away if there is one now.
-            if response.success:
-                self._attempt = _Attempt(False, 0)
-                self._send(now)
-                self._deadline = now + DEREGISTER_SECONDS
-            else:
-                self._off("switched off")
-        elif response.status == 401:
+        if attempt is not None and attempt.expires and (response.success or not attempt.initial):
+            # The switch-off met a registration or refresh under way: there is a binding to take away.
+            self._deregister(now)
+        elif response.status == 401 and attempt is not None and not attempt.expires:
             self._challenged(response, now)
         else:
-            self._off("switched off")
+            self._off(now, "switched off")
 
     def _accepted(self, response: Response, now: float) -> None:
         try:
-            expires = self._granted(response)
+            expires = granted_seconds(response, self._profile.contact_uri())
             associated = tuple(Identity(str(address.uri)) for address in response.addresses("P-Associated-URI")) or (
                 self._profile.impu,
             )
@@ -400,7 +347,8 @@ class Registration:
         if expires <= 0:
             self._failed(now, "the core's 200 to REGISTER does not hold this device's contact")
             return
-        self._failures = 0
+        self._failures = self._tried = 0
+        self._not_before = 0.0
         self._attempt = None
         refresh = expires - _REFRESH_BEFORE if expires > _LONG_REGISTRATION else expires / 2
         self._set(
@@ -408,30 +356,20 @@ class Registration:
                 State.REGISTERED,
                 f"registered for {expires} s",
                 self._target(),
-                associated[0],
+                # The default is the first (RFC 7315 4.1.2.2); as a SIP URI, which From and SUBSCRIBE can always use.
+                next((each for each in associated if each.lower().startswith("sip")), associated[0]),
                 associated,
                 route,
                 now + expires,
             )
         )
-        self._deadline = now + refresh
-
-    def _granted(self, response: Response) -> int:
-        """Seconds granted to our contact, 0 if it is not there (RFC 3261 section 10.2.4)."""
-        contacts = response.contacts
-        ours = self._profile.contact_uri()
-        for contact in contacts if contacts != "*" else []:
-            if _same_contact(contact, ours):
-                if contact.expires is not None:
-                    return contact.expires
-                return response.expires if response.expires is not None else 3600
-        return 0
+        self._due_at = now + refresh
 
     def _challenged(self, response: Response, now: float) -> None:
         attempt = self._attempt
         assert attempt is not None
         attempt.challenges += 1
-        login = self._choose(response)
+        login = choose_login(response)
         if login is None:
             self._failed(now, "the core's challenge offers no AKA algorithm that this device knows")
             return
@@ -443,33 +381,25 @@ class Registration:
         if attempt.challenges > MAXIMUM_CHALLENGES:
             self._failed(now, "the core goes on challenging: it does not accept the card's answers")
             return
-        self._login = login
+        self._asked = login
         self._waiting_for_card = True
-        if self.status.state is not State.DEREGISTERING:
-            self._deadline = now + CARD_SECONDS
+        self._due_at = now + CARD_SECONDS
         self._outputs.append(AskCard(challenge.rand, challenge.autn))
 
-    def _choose(self, response: Response) -> _Login | None:
-        """The first challenge of our realm that we can answer (RFC 8760 section 2.4)."""
-        for value in response.headers.get_all("WWW-Authenticate"):
-            try:
-                challenge = DigestChallenge.parse(value)
-            except SipParseError as error:
-                _log.warning("challenge passed over: %s", error)
-                continue
-            algorithm = AkaAlgorithm.parse(challenge.algorithm or "")
-            if challenge.is_digest and algorithm is not None:
-                return _Login(challenge, algorithm)
-        return None
-
     def _card(self, result: AkaResult, now: float) -> None:
-        attempt, login = self._attempt, self._login
+        try:
+            self._answer_challenge(result, now)
+        except SipParseError as error:
+            self._failed(now, f"the core's challenge cannot be answered: {error}")
+
+    def _answer_challenge(self, result: AkaResult, now: float) -> None:
+        attempt, login = self._attempt, self._asked
         assert attempt is not None
         assert login is not None
         if isinstance(result, Success):
             attempt.invalid = 0
-            login.password = login.algorithm.password(result)
-            self._send(now, self._answer(login, login.password))
+            self._login = replace(login, password=login.algorithm.password(result))
+            self._send(now, self._authorization())
             return
         attempt.invalid += 1
         if attempt.invalid >= INVALID_CHALLENGES:
@@ -484,7 +414,6 @@ class Registration:
                 _log.warning("the card does not accept the network's MAC")
                 # TS 24.229 5.1.1.5.3: neither AUTS nor a response.
                 self._send(now, self._answer(login, None))
-        self._login = None
 
     def _too_brief(self, response: Response, now: float) -> None:
         attempt = self._attempt
@@ -501,37 +430,45 @@ class Registration:
 
     def _refused(self, response: Response, now: float) -> None:
         attempt = self._attempt
-        text = f"the core answered {response.status} {response.reason}".rstrip() + "".join(_warnings(response))
+        text = f"the core answered {response.status} {response.reason}".rstrip() + network_words(response)
+        delay = retry_after(response)
         if attempt is not None and not attempt.initial and response.status not in (403, 404):
+            ends = self.status.expires_at
+            if delay is not None and ends is not None and now + delay < ends:
+                self._attempt = None
+                self._due_at = now + delay
+                return
             # 5.1.1.4.1: the old registration may be gone; begin anew at once, and back off if that fails too.
             self._begin(now, initial=True, reason=f"registering again: {text}")
             return
-        delay = None
-        try:
-            if response.retry_after is not None:
-                delay = float(response.retry_after.seconds)
-        except SipParseError:
-            pass
         if response.status in (403, 404):
             # The subscription does not allow it: asking again soon will not change that.
             delay = max(delay or 0.0, self._retry.maximum)
-        self._failed(now, text, delay)
+        self._failed(now, text, delay, elsewhere=delay is None and response.status in _ELSEWHERE)
 
-    def _failed(self, now: float, reason: str, delay: float | None = None) -> None:
-        """The attempt is over: wait (RFC 5626 section 4.5), then try the next P-CSCF."""
+    def _failed(self, now: float, reason: str, delay: float | None = None, *, elsewhere: bool = False) -> None:
+        """The attempt is over: try the next P-CSCF where that may help, else wait (RFC 5626 section 4.5)."""
         self._attempt = None
         self._key = None
         if self.status.state is State.DEREGISTERING or not self._wanted:
-            self._off("switched off")
+            self._off(now, "switched off")
             return
+        if elsewhere:
+            self._proxy += 1
+            self._tried += 1
+            if self._tried < len(self._profile.p_cscfs):
+                _log.warning("registration failed: %s; trying the next P-CSCF", reason)
+                self._begin(now, initial=True, reason=f"{reason}; trying the next P-CSCF")
+                return
         self._failures += 1
-        self._proxy += 1
+        self._tried = 0
+        self._not_before = 0.0 if delay is None else now + delay
         if delay is None:
             ceiling = min(self._retry.maximum, self._retry.base * 2 ** min(self._failures, 16))
             delay = ceiling * (0.5 + int(self._tokens(8), 16) / 2**33)
         _log.warning("registration failed: %s; next try in %.0f s", reason, delay)
         self._set(RegistrationStatus(State.WAITING, reason, self._target(), retry_at=now + delay))
-        self._deadline = now + delay
+        self._due_at = now + delay
 
     # ---- reg-event ------------------------------------------------------------------------------------------------
 
@@ -539,51 +476,23 @@ class Registration:
         """Obey the network's word on our contact (TS 24.229 clauses 5.1.1.5.1 and 5.1.1.7)."""
         if self.status.state is not State.REGISTERED or self._key is not None:
             return
-        contact = self._our_contact(document)
+        contact = own_contact(document, self._profile.contact_uri())
         if contact is None:
             return
         if contact.state == "active":
             left = contact.expires
             if contact.event == "shortened" and left is not None and self.status.expires_at is not None:
                 self._set(replace(self.status, expires_at=now + left, reason=f"registered for {left} s"))
-                self._deadline = now + left / 2
+                self._due_at = now + left / 2
             return
-        if contact.event == "deactivated":
+        self._waiting_for_card = False  # whatever was being refreshed is gone
+        if contact.event in ("deactivated", "expired"):
             self._begin(now, initial=True, reason="the network asked to register again")
         elif contact.event == "probation":
             self._failed(now, "the network asked to register again later", float(contact.retry_after or 0))
         else:
             self._failed(now, f"the network ended the registration ({contact.event})", self._retry.maximum)
 
-    def _our_contact(self, document: RegInfo) -> RegContact | None:
-        ours = self._profile.contact_uri()
-        for registration in document.registrations:
-            for contact in registration.contacts:
-                try:
-                    uri = parse_uri(contact.uri)
-                except SipParseError:
-                    continue
-                if isinstance(uri, SipUri) and _same_address(uri, ours):
-                    return contact
-        return None
-
     def _set(self, status: RegistrationStatus) -> None:
         self.status = status
         self._outputs.append(Changed(status))
-
-
-def _same_contact(contact: NameAddr, ours: SipUri) -> bool:
-    return isinstance(contact.uri, SipUri) and (uri_equal(contact.uri, ours) or _same_address(contact.uri, ours))
-
-
-def _same_address(uri: SipUri, ours: SipUri) -> bool:
-    """Registrars may add URI parameters: host and port tell whose contact it is."""
-    return (uri.host.lower(), uri.port or 5060) == (ours.host.lower(), ours.port or 5060)
-
-
-def _warnings(response: Response) -> Iterator[str]:
-    """The core's own words, where it has any."""
-    for value in response.headers.get_all("Warning"):
-        _, quote, rest = value.partition('"')
-        if quote:
-            yield f" ({rest.rpartition('"')[0]})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from ipaddress import ip_address
 
 from imskit.engine import Tick, Tokens
 from imskit.ims import registration as reg
@@ -46,15 +47,19 @@ from imskit.sdp.errors import SdpError
 from imskit.sip.engine import user_agent_events as ua
 from imskit.sip.engine.events import SentBy
 from imskit.sip.engine.subscription import retry_delay
-from imskit.sip.engine.timers import TS24229_UE
+from imskit.sip.engine.timers import TS24229_UE, TimerProfile
 from imskit.sip.engine.user_agent import UserAgent
 from imskit.sip.wire.errors import SipParseError
+from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.message import Request, Response
 
 _log = logging.getLogger(__name__)
 
-_SUPPORTED = ("100rel", "timer", "precondition", "replaces")
+_SUPPORTED = ("100rel", "timer", "precondition", "199")
+_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "OPTIONS", "INFO", "NOTIFY")
+"""What this UE takes; MESSAGE and REFER are answered 405: nobody here would read or carry them out."""
 _ACCEPT = ("application/sdp", "application/3gpp-ims+xml")
+_ANONYMOUS = NameAddr.parse('"Anonymous" <sip:anonymous@anonymous.invalid>')
 _SUBSCRIPTION_RETRY = 60.0
 """Seconds until the next reg-event SUBSCRIBE where the network does not say."""
 _SUSPICION_SECONDS = 30.0
@@ -64,21 +69,36 @@ _SUSPICION_SECONDS = 30.0
 class ImsUe:
     """The machine; see `imskit.ims.events` for what goes in and comes out, `imskit.engine` for the contract."""
 
-    def __init__(self, profile: UeProfile, tokens: Tokens, retry: reg.RetryPolicy | None = None) -> None:
+    def __init__(
+        self,
+        profile: UeProfile,
+        tokens: Tokens,
+        retry: reg.RetryPolicy | None = None,
+        timers: TimerProfile = TS24229_UE,
+    ) -> None:
         self._profile = profile
         self._tokens = tokens
         self._registration = reg.Registration(profile, tokens, retry)
         self._agent = UserAgent(
             self._agent_profile(),
             tokens,
-            TS24229_UE,
+            timers,
             sent_by={"UDP": SentBy(*profile.local), "TCP": SentBy(*profile.local)},
         )
         self._calls: dict[str, CallMachine] = {}
         self._outputs: deque[Output] = deque()
         self._subscription: str | None = None
+        self._old_subscription: str | None = None
+        """That of a registration that is over: the user agent still keeps it up."""
         self._subscribe_at: float | None = None
         self._checked_at: float | None = None
+        self._suspicion: tuple[float, str] | None = None
+        """When to register anew, and why, unless that happens before."""
+        self._stopping = False
+        self._proxies = {_plain(target.address[0]) for target in profile.p_cscfs}
+        """Addresses of the P-CSCFs; a name's are learned from the answers to REGISTER."""
+        self._sender: str | None = None
+        """Where the message comes from that is being handled."""
         self._now = 0.0
 
     @property
@@ -86,18 +106,35 @@ class ImsUe:
         """Where the registration stands."""
         return self._registration.status
 
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """The calls that have not ended."""
+        return tuple(self._calls)
+
     # ---- engine -------------------------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> None:
         """Take in ``event`` at ``now`` (seconds)."""
         self._now = now
+        self._sender = None
         match event:
-            case Start() | CardAnswer() | CardFailed():
+            case Start():
+                self._stopping = False
+                self._registration.handle(event, now)
+            case CardAnswer() | CardFailed():
                 self._registration.handle(event, now)
             case Stop():
                 self._stop()
-            case Received() | TransportFailed() | FlowClosed():
+            case Received():
+                if self._from_p_cscf(event):
+                    self._agent.handle(event, now)
+            case TransportFailed():
                 self._agent.handle(event, now)
+            case FlowClosed(flow):
+                self._agent.handle(event, now)
+                if flow.transport == self._profile.transport == "TCP" and _plain(flow.remote[0]) in self._proxies:
+                    # The P-CSCF reaches us over this connection (RFC 5626 section 4.4), or not at all.
+                    self._suspect("the connection to the P-CSCF is gone")
             case Dial():
                 self._dial(event)
             case Prepare() | ResourcesReserved() | ResourcesFailed() | Ring() | Accept() | Reject() | Hangup():
@@ -109,6 +146,8 @@ class ImsUe:
                 self._agent.handle(event, now)
                 if self._subscribe_at is not None and now >= self._subscribe_at:
                     self._subscribe()
+                if self._suspicion is not None and now >= self._suspicion[0]:
+                    self._suspect(self._suspicion[1])
         self._drain()
 
     def poll(self) -> Output | None:
@@ -117,7 +156,8 @@ class ImsUe:
 
     def deadline(self) -> float | None:
         """When to call ``handle(Tick(), now)`` next."""
-        waiting = (self._registration.deadline(), self._agent.deadline(), self._subscribe_at)
+        suspicion = self._suspicion[0] if self._suspicion is not None else None
+        waiting = (self._registration.deadline(), self._agent.deadline(), self._subscribe_at, suspicion)
         return min((at for at in waiting if at is not None), default=None)
 
     def _drain(self) -> None:
@@ -133,6 +173,16 @@ class ImsUe:
     def _command(self, command: ua.Command) -> None:
         self._agent.handle(command, self._now)
 
+    def _from_p_cscf(self, received: Received) -> bool:
+        """Requests are taken from the P-CSCF only: nobody else on the access may make this UE ring."""
+        message, host = received.message, _plain(received.flow.remote[0])
+        self._sender = host
+        response = message.startswith(b"SIP/2.0 ") if isinstance(message, bytes) else isinstance(message, Response)
+        if response or host in self._proxies:
+            return True
+        _log.warning("a request that does not come from the P-CSCF is dropped")
+        return False
+
     # ---- registration -------------------------------------------------------------------------------------------
 
     def _registration_says(self, output: reg.Output) -> None:
@@ -147,13 +197,14 @@ class ImsUe:
                     if self._subscription is None and self._subscribe_at is None:
                         self._subscribe()
                 else:
-                    self._subscribe_at = None
+                    self._subscribe_at = self._suspicion = None
                 if status.state in (reg.State.OFF, reg.State.WAITING, reg.State.REGISTERING):
                     # The network forgets the subscription with the registration.
-                    self._subscription = None
+                    self._old_subscription, self._subscription = self._subscription or self._old_subscription, None
                 self._outputs.append(RegistrationChanged(status))
 
     def _stop(self) -> None:
+        self._stopping = True
         for call in list(self._calls.values()):
             call.handle(Hangup(call.name), self._now)
             self._flush(call)
@@ -162,6 +213,9 @@ class ImsUe:
     def _subscribe(self) -> None:
         """Subscribe to our own registration (TS 24.229 clause 5.1.1.3)."""
         self._subscribe_at = None
+        if self._old_subscription is not None:
+            self._command(ua.Unsubscribe(self._old_subscription))
+            self._old_subscription = None
         self._subscription = f"reg-{self._tokens(8)}"
         impu = str.__str__(self.status.impu or self._profile.impu)
         self._command(ua.Subscribe(self._subscription, impu, f"<{impu}>", f"<{impu}>", "reg", EXPIRES, (MEDIA_TYPE,)))
@@ -176,7 +230,11 @@ class ImsUe:
 
     def _suspect(self, reason: str) -> None:
         """Something says that the core has forgotten us: register anew, but not at every such word."""
-        if self._checked_at is None or self._now - self._checked_at >= _SUSPICION_SECONDS:
+        wait = 0.0 if self._checked_at is None else self._checked_at + _SUSPICION_SECONDS - self._now
+        if wait > 0:
+            self._suspicion = (self._now + wait, reason)
+        else:
+            self._suspicion = None
             self._checked_at = self._now
             self._registration.handle(reg.Lost(reason), self._now)
 
@@ -187,8 +245,9 @@ class ImsUe:
             case ua.Transmit():
                 self._outputs.append(output)
             case ua.ResponseReceived(key, response, cause):
-                failure = f"{cause.value} (P-CSCF)" if cause is not None else ""
-                self._registration.handle(reg.RegisterOutcome(key, response, failure), self._now)
+                if response is not None and self._sender is not None:
+                    self._proxies.add(self._sender)
+                self._registration.handle(reg.RegisterOutcome(key, response, self._failure(cause)), self._now)
             case ua.IncomingCall():
                 self._incoming(output)
             case ua.Notified(subscription, _, message):
@@ -202,8 +261,8 @@ class ImsUe:
             case ua.Challenged(challenge):
                 # IMS authenticates at REGISTER; a proxy that challenges a call is none of ours (24.229 5.1.2A.1.1).
                 self._command(ua.Decline(challenge))
-            case ua.Refused(command, refusal, text):
-                _log.warning("%s not done: %s %s", type(command).__name__, refusal.value, text)
+            case ua.Refused():
+                self._refused(output)
             case ua.Subscribed():
                 pass
             case _:
@@ -218,19 +277,43 @@ class ImsUe:
             delay = retry_delay(ended)
             self._subscribe_at = self._now + (delay if delay is not None else _SUBSCRIPTION_RETRY)
 
-    def _request(self, request: str, message: Request, call: str | None) -> None:
-        """Answer what is no call: MESSAGE is taken, the rest is not offered (405 comes from the user agent)."""
-        if message.method == "MESSAGE" or message.method in ("INFO", "OPTIONS"):
-            self._command(ua.Respond(request, 200))
-        elif message.method == "REFER":
-            self._command(ua.Respond(request, 603))
+    def _failure(self, cause: ua.Cause | None) -> str:
+        """Why there is no answer to REGISTER, for the user."""
+        host, port = (self.status.p_cscf or self._profile.p_cscfs[0]).address
+        verb = "cannot be reached" if cause is ua.Cause.TRANSPORT else "does not answer"
+        return f"the P-CSCF {host} port {port} {verb}"
+
+    def _refused(self, refused: ua.Refused) -> None:
+        """A command came too late or cannot be carried out: whoever waits for its outcome must hear of it."""
+        command, refusal, text = refused.command, refused.refusal, refused.text
+        name = getattr(command, "call", None)
+        machine = self._calls.get(name) if isinstance(name, str) else None
+        if machine is not None:
+            machine.refused(command, refusal, text)
+            self._flush(machine)
+        elif isinstance(command, ua.Send):
+            self._registration.handle(reg.RegisterOutcome(command.key, None, f"REGISTER: {text}"), self._now)
         else:
-            self._command(ua.Respond(request, 481 if message.method == "NOTIFY" else 501))
+            _log.info("%s not done: %s %s", type(command).__name__, refusal.value, text)
+
+    def _request(self, request: str, message: Request, call: str | None) -> None:
+        """Answer what is no call and no NOTIFY of ours; 405 for other methods comes from the user agent."""
+        status = 200
+        fields: Fields = ()
+        if message.method == "NOTIFY":
+            status = 481
+        elif message.method == "INFO" and "Info-Package" in message.headers:
+            status, fields = 469, (("Recv-Info", ""),)  # RFC 6086 section 4.2.2: no package is taken
+        elif message.method == "INFO" and message.body:
+            status, fields = 415, (("Accept", "application/sdp"),)
+        self._command(ua.Respond(request, status, None, fields))
         self._outputs.append(RequestReceived(message, call))
 
     # ---- calls ----------------------------------------------------------------------------------------------------
 
     def _dial(self, event: Dial) -> None:
+        if event.call in self._calls:
+            raise ValueError(f"there is a call {event.call} already")
         if self.status.state is not reg.State.REGISTERED:
             reason = f"not registered with the IMS core: {self.status.reason}"
             self._outputs.append(Ended(event.call, None, reason, local=True))
@@ -243,9 +326,11 @@ class ImsUe:
 
     def _incoming(self, incoming: ua.IncomingCall) -> None:
         request = incoming.request
+        if self._stopping:
+            self._command(ua.Reject(incoming.call, 480))
+            return
         try:
-            asserted = request.addresses("P-Asserted-Identity")
-            caller = asserted[0] if asserted else request.from_
+            caller = _caller(request)
             called = request.addresses("P-Called-Party-ID")
         except SipParseError as error:
             self._command(ua.Reject(incoming.call, error.status, error.reason))
@@ -290,13 +375,13 @@ class ImsUe:
 
     def _learn(self, ended: Ended) -> None:
         """Does the end of a call say that the registration is gone? (TS 24.229 clauses 5.1.2A.1.6, 5.1.1.2.1)"""
-        if ended.local:
+        if ended.local or self._stopping:
             return
         if ended.status == 504 and _restoration(ended.message):
             self._suspect("the core asks to restore it")
         elif ended.status == 403:
             self._suspect("the core refused a call")
-        elif ended.status is None and isinstance(ended.message, type(None)) and "not respond" in ended.reason:
+        elif ended.message is None and ended.cause in (ua.Cause.TIMEOUT, ua.Cause.TRANSPORT):
             self._suspect("the P-CSCF does not answer")
 
     # ---- what the user agent says of us ---------------------------------------------------------------------------
@@ -313,6 +398,7 @@ class ImsUe:
             hop=target,
             route=(f"<sip:{name}:{port}{transport};lr>", *status.service_route),
             software=profile.user_agent,
+            allow=_METHODS,
             supported=_SUPPORTED,
             accept=_ACCEPT,
             rules=(rule,) if rule.fields else (),
@@ -327,6 +413,26 @@ def _call_headers(impu: str) -> Fields:
         ("P-Early-Media", "supported"),
         ("Accept-Contact", '*;+g.3gpp.icsi-ref="urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel"'),
     )
+
+
+def _caller(request: Request) -> NameAddr:
+    """Who calls: what the network asserts, else what the caller says; nobody where privacy is asked for.
+
+    TS 24.607 clause 4.5.2.9; RFC 3323 section 4.2, RFC 3325 section 7.
+    """
+    asserted = request.addresses("P-Asserted-Identity")
+    privacy = {value.strip().lower() for element in request.headers.get_all("Privacy") for value in element.split(";")}
+    if privacy & {"id", "user", "header"}:
+        return _ANONYMOUS
+    return asserted[0] if asserted else request.from_
+
+
+def _plain(host: str) -> str:
+    """Return one spelling of an address."""
+    try:
+        return str(ip_address(host.strip("[]")))
+    except ValueError:
+        return host.lower()
 
 
 def _restoration(message: object) -> bool:

@@ -16,6 +16,7 @@ from imskit.ims.profile import UeProfile
 from imskit.ims.reginfo import RegContact, RegInfo
 from imskit.ims.reginfo import Registration as RegisteredIdentity
 from imskit.ims.registration import (
+    NOTICE_SECONDS,
     AskCard,
     CardAnswer,
     CardFailed,
@@ -281,12 +282,67 @@ def test_silence_moves_to_the_next_p_cscf_and_backs_off() -> None:
     waits = []
     for _ in range(8):
         bench.outcome(None)
+        assert bench.state is State.REGISTERING
+        assert "trying the next P-CSCF" in bench.machine.status.reason
+        bench.outcome(None)
         assert bench.state is State.WAITING
         waits.append(bench.wait())
     assert [sent.target.address[0] for sent in bench.sent[:3]] == ["10.45.0.1", "10.45.0.9", "10.45.0.1"]
     assert 30 <= waits[0] <= 60  # RFC 5626 section 4.5: 50 to 100 % of base * 2^failures
     assert 900 <= waits[-1] <= 1800
     assert len({sent.request.call_id for sent in bench.sent}) == len(bench.sent)
+
+
+def test_a_refusal_that_another_p_cscf_may_not_share_goes_to_the_next_one() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    bench.respond(504)
+    assert bench.sent[-1].target.address[0] == "10.45.0.9"
+    bench.challenge()
+    bench.card()
+    bench.accept()
+    assert bench.state is State.REGISTERED
+    assert bench.machine.status.p_cscf == PROFILE.p_cscfs[1]
+
+
+def test_the_status_tells_of_a_long_silence() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    assert bench.wait() == NOTICE_SECONDS
+    assert bench.machine.status.reason == "the P-CSCF 10.45.0.1 port 5060 has not answered yet; still trying"
+    assert bench.state is State.REGISTERING
+    assert bench.machine.deadline() is None  # the transaction's timer decides
+
+
+def test_a_registration_that_runs_out_during_its_refresh_is_none() -> None:
+    bench = Bench()
+    bench.register(20)
+    assert bench.wait() == 10
+    assert bench.wait() == NOTICE_SECONDS
+    assert bench.state is State.REGISTERED
+    assert bench.wait() == 20 - 10 - NOTICE_SECONDS
+    assert bench.state is State.REGISTERING
+    assert "run out" in bench.machine.status.reason
+    bench.challenge()
+    bench.card()
+    bench.accept()
+    assert bench.state is State.REGISTERED
+
+
+def test_the_user_need_not_wait_for_the_back_off_unless_the_network_set_it() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    bench.outcome(None)
+    bench.outcome(None)
+    assert bench.state is State.WAITING
+    bench.handle(Start())
+    assert bench.state is State.REGISTERING
+    bench.respond(503, ("Retry-After", "40"))
+    bench.handle(Start())
+    assert bench.state is State.WAITING
+    bench.now += 41
+    bench.handle(Start())
+    assert bench.state is State.REGISTERING
 
 
 def test_503_waits_as_told() -> None:
@@ -334,6 +390,37 @@ def test_the_card_never_answers() -> None:
     assert bench.state is State.WAITING
 
 
+def test_the_card_never_answers_at_a_refresh() -> None:
+    bench = Bench()
+    bench.register(120)
+    bench.wait()
+    bench.challenge()
+    assert bench.wait() == 30
+    assert bench.state is State.WAITING
+    assert "card did not answer" in bench.machine.status.reason
+
+
+def test_a_challenge_with_an_unknown_quality_of_protection_ends_the_attempt() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    nonce = Challenge(bytes(16), bytes(16)).encode()
+    bench.respond(401, ("WWW-Authenticate", f'Digest realm="x", nonce="{nonce}", algorithm=AKAv1-MD5, qop="best"'))
+    vector = AuthenticationVector.generate(Milenage(K, OPC), bytes(16), bench.generator.next())
+    bench.handle(CardAnswer(bench.usim.verify(vector.rand, vector.autn)))
+    assert bench.state is State.WAITING
+    assert "cannot be answered" in bench.machine.status.reason
+
+
+def test_503_to_a_refresh_keeps_the_registration_and_waits_as_told() -> None:
+    bench = Bench()
+    bench.register(120)
+    bench.wait()
+    bench.respond(503, ("Retry-After", "20"))
+    assert bench.state is State.REGISTERED
+    assert bench.wait() == 20
+    assert bench.request.expires == 600_000
+
+
 def test_stop_de_registers() -> None:
     bench = Bench()
     bench.register()
@@ -365,9 +452,84 @@ def test_stop_in_the_middle_of_a_registration_takes_the_binding_away() -> None:
     assert bench.state is State.OFF
 
 
+def test_stop_in_the_middle_of_a_refresh_takes_the_binding_away() -> None:
+    bench = Bench()
+    bench.register(120)
+    bench.wait()
+    bench.handle(Stop())
+    bench.challenge()
+    assert bench.request.expires == 0
+    bench.respond(200)
+    assert bench.state is State.OFF
+
+
+def test_stop_while_the_card_is_asked_at_a_refresh_takes_the_binding_away() -> None:
+    bench = Bench()
+    bench.register(120)
+    bench.wait()
+    bench.challenge()
+    bench.handle(Stop())
+    assert bench.request.expires == 0
+    assert bench.credentials.nonce  # those of the registration: the card need not be asked
+    bench.card()  # too late
+    bench.respond(200)
+    assert bench.state is State.OFF
+
+
+def test_a_de_registration_that_is_challenged_is_still_given_up_in_time() -> None:
+    bench = Bench()
+    bench.register()
+    bench.handle(Stop())
+    bench.challenge()
+    assert bench.wait() == 4
+    assert bench.state is State.OFF
+    assert bench.machine.deadline() is None
+
+
+def test_a_start_during_de_registration_registers_afterwards() -> None:
+    bench = Bench()
+    bench.register()
+    bench.handle(Stop())
+    bench.handle(Start())
+    bench.respond(200)
+    assert bench.state is State.REGISTERING
+    assert bench.request.expires == 600_000
+
+
+def test_a_contact_is_gone_only_if_it_is_gone_for_every_identity() -> None:
+    bench = Bench()
+    bench.register()
+    gone = RegContact("sip:10.45.0.2:5060", "terminated", "unregistered")
+    there = RegContact("sip:10.45.0.2:5060", "active", "registered")
+    document = RegInfo(
+        1,
+        True,
+        (RegisteredIdentity("tel:+15550101", "terminated", (gone,)), RegisteredIdentity("x", "active", (there,))),
+    )
+    bench.handle(RegistrationInfo(document))
+    assert bench.state is State.REGISTERED
+
+
+def test_the_default_identity_is_a_sip_uri_where_there_is_one() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    bench.challenge()
+    bench.card()
+    contact = f"{bench.request.headers.get('Contact')};expires=600"
+    bench.respond(200, ("Contact", contact), ("P-Associated-URI", "<tel:+15550100>, <sip:+15550100@ims.example>"))
+    assert bench.machine.status.impu == "sip:+15550100@ims.example"
+    assert bench.machine.status.associated[0] == "tel:+15550100"
+
+
 @pytest.mark.parametrize(
     ("event", "state"),
-    [("deactivated", State.REGISTERING), ("rejected", State.WAITING), ("probation", State.WAITING)],
+    [
+        ("expired", State.REGISTERING),
+        ("unregistered", State.WAITING),
+        ("deactivated", State.REGISTERING),
+        ("rejected", State.WAITING),
+        ("probation", State.WAITING),
+    ],
 )
 def test_network_initiated_de_registration(event: str, state: State) -> None:
     bench = Bench()
