@@ -1,0 +1,22 @@
+"""All benches, one after the other: ``python -m bench [--json FILE] [--runs N] [--seconds S]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bench import calls, dns_proxy, media, turn
+from bench.measure import Row, main
+
+
+def measure(arguments: argparse.Namespace) -> list[Row]:
+    """Run every bench and return all rows."""
+    rows: list[Row] = []
+    for module in (calls, turn, media, dns_proxy):
+        print(f"bench: {module.__name__.removeprefix('bench.')}", file=sys.stderr, flush=True)
+        rows += module.measure(arguments)
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__ or "", measure))
