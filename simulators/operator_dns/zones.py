@@ -70,6 +70,7 @@ def lab_zones(
 portal {_TTL} IN A {portal}
 ws {_TTL} IN A {portal}
 turn {_TTL} IN A {turn}
+stun {_TTL} IN A {turn}
 """,
         home_domain: f"""
 @ {_TTL} IN NAPTR 10 50 "s" "SIP+D2U" "" _sip._udp

@@ -107,10 +107,18 @@ def parse_query(data: bytes) -> Query:
         raise DnsError(f"{questions} questions", 4, "RFC 9619 section 4")
     end = _question_end(data)
     qtype, qclass = _TYPE_CLASS.unpack_from(data, end - 4)
-    edns: Edns | None = None
-    offset = end
     first_additional = answers + authorities
-    for index in range(first_additional + additionals):
+    records = first_additional + additionals
+    edns = _parse_records(data, end, records, first_additional) if records else None
+    if not records and end != len(data):
+        raise DnsError("octets behind the question", end, "RFC 1035 4.1")
+    return Query(flags, data[12 : end - 4].lower(), qtype, qclass, end, edns)
+
+
+def _parse_records(data: bytes, offset: int, records: int, first_additional: int) -> Edns | None:
+    """Walk a query's records to the end of the message; return what its OPT record says."""
+    edns: Edns | None = None
+    for index in range(records):
         owner = offset
         offset = _skip_name(data, offset)
         if offset + 10 > len(data):
@@ -125,7 +133,7 @@ def parse_query(data: bytes) -> Query:
             edns = Edns(rclass, (ttl >> 16) & 0xFF, bool(ttl & _EDNS_DO))
     if offset != len(data):
         raise DnsError("octets behind the last record", offset, "RFC 1035 4.1")
-    return Query(flags, data[12 : end - 4].lower(), qtype, qclass, end, edns)
+    return edns
 
 
 def parse_response(data: bytes) -> Response:
