@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from imskit.media.plane import (
     Address,
@@ -59,9 +60,11 @@ class Leg:
     sending: Sending
     socket: SocketEntry | None = None
     rtcp_socket: SocketEntry | None = None
-    address: Address | None = None
+    address: Address = ("", 0)
     rtp_remote: Address | None = None
     rtcp_remote: Address | None = None
+    channel: Channel | None = None
+    """The own TURN channel that leads to ``rtp_remote``."""
     source: Source = Source.EXACT
     send: SrtpContext | None = None
     receive: SrtpContext | None = None
@@ -91,12 +94,10 @@ class Leg:
         record = self.reception
         if record is None or record.ssrc != ssrc:
             record = self.reception = Reception(ssrc, sequence, sequence)
-        else:
-            step = (sequence - record.highest) & 0xFFFF
-            if step < _MAX_DROPOUT:
-                record.highest += step
-            elif step <= 0x10000 - _MAX_MISORDER:
-                record = self.reception = Reception(ssrc, sequence, sequence)
+        elif (step := sequence - record.highest & 0xFFFF) < _MAX_DROPOUT:
+            record.highest += step
+        elif step <= 0x10000 - _MAX_MISORDER:
+            record = self.reception = Reception(ssrc, sequence, sequence)
         record.received += 1
         clock_rate = self.clocks.get(payload_type)
         if clock_rate is None:
@@ -131,6 +132,9 @@ class SocketEntry:
     id: SocketId
     sock: socket.socket
     punt: Punt
+    receive: Callable[[memoryview], tuple[int, Any]]
+    """``sock.recvfrom_into`` and ``sock.sendto``, bound once."""
+    sendto: Callable[[memoryview | bytes, Address], int]
     is_open: bool = True
     read_at: float = 0.0
     """When it was last found readable."""

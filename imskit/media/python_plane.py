@@ -1,28 +1,18 @@
-"""The media plane in Python: ``add_reader`` receive loops over one buffer; see ``imskit.media.plane`` for the contract.
-
-Packets are received behind some head-room in one buffer and are decrypted, re-headed, encrypted and sent from where
-they lie: a ChannelData header goes into the head-room, a shortened RTP header moves towards the payload.
-"""
+"""The media plane in Python: its calls; see ``imskit.media.plane`` for the contract, ``plane_path`` for the packets."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import socket
-import struct
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from imskit.media.plane import (
     Address,
     LegHandler,
     LegId,
     LegStats,
-    Notice,
     Punt,
     Relay,
     RelaySend,
@@ -31,26 +21,14 @@ from imskit.media.plane import (
     SrtpKeys,
     Tap,
 )
+from imskit.media.plane_path import HEAD, RTP_HEADER, PacketPath, now_of
 from imskit.media.plane_tables import Channel, Leg, Route, SocketEntry, new_sending
-from imskit.media.srtp import TRAILER, Buffer, Outcome, SrtpContext
-
-_log = logging.getLogger(__name__)
+from imskit.media.srtp import SrtpContext
 
 OLD_KEY_SECONDS = 2.0
 """How long packets under the previous receiving key are still taken after a re-key."""
 
-_HEAD = 64
-"""Head-room before a received packet; a multiple of 4, as libsrtp wants its packets aligned."""
-_SIZE = _HEAD + 65536 + TRAILER
-_BATCH = 64
-"""Datagrams taken from one socket before others get their turn."""
-_BUSY_SECONDS = 0.002
-"""A socket readable again this soon is emptied at once; another gives one datagram a turn of the loop."""
 _RECEIVE_BUFFER = 1 << 20
-
-_HEADER = struct.Struct("!BBHII")
-_CHANNEL = struct.Struct("!HH")
-_now = time.monotonic
 
 
 def _canonical(address: Address) -> Address:
@@ -58,22 +36,15 @@ def _canonical(address: Address) -> Address:
     return (str(ipaddress.ip_address(address[0])), address[1])
 
 
-class PythonPlane:
+class PythonPlane(PacketPath):
     """``MediaPlane`` on the running event loop's readers."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[SocketId, SocketEntry] = {}
         self._legs: dict[LegId, Leg] = {}
-        self._by_address: dict[Address, Leg] = {}
-        self._own_channels: dict[tuple[Address, Address], Channel] = {}
-        """Channels by relayed address and peer, for what an own leg sends back."""
-        self._relayed: dict[Address, RelaySend] = {}
         self._next = 1
-        self._received = Buffer(_SIZE)
-        self._built = Buffer(_SIZE)
-        self.dropped: Counter[str] = Counter()
-        """What was lost outside a leg, by reason."""
 
     # Sockets
 
@@ -81,7 +52,7 @@ class PythonPlane:
         """Start reading a bound UDP socket."""
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        entry = SocketEntry(SocketId(self._take_id()), sock, punt)
+        entry = SocketEntry(SocketId(self._take_id()), sock, punt, sock.recvfrom_into, sock.sendto)
         self._sockets[entry.id] = entry
         self._loop.add_reader(sock.fileno(), self._readable, entry)
         return entry.id
@@ -106,60 +77,6 @@ class PythonPlane:
     def _take_id(self) -> int:
         self._next += 1
         return self._next
-
-    def _readable(self, entry: SocketEntry) -> None:
-        """Take what has arrived at a socket."""
-        buffer = self._received
-        view = buffer.view
-        target = view[_HEAD : _HEAD + 65536]
-        receive = entry.sock.recvfrom_into
-        now = _now()
-        # A lone packet is the rule on a call's socket: asking for a second one costs more than it finds.
-        batch = _BATCH if now - entry.read_at < _BUSY_SECONDS else 1
-        entry.read_at = now
-        for _ in range(batch):
-            try:
-                length, address = receive(target)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                # An ICMP error of an earlier datagram: it says nothing about the next one.
-                self.dropped["receive-error"] += 1
-                _log.debug("receiving failed: %s", error)
-                return
-            if len(address) != 2:
-                address = address[:2]
-            first = view[_HEAD] if length else 0
-            if entry.peers and (channel := entry.peers.get(address)) is not None:
-                self._from_peer(channel, length)
-            elif entry.leg is not None and 128 <= first <= 191:
-                self._rtp_arrived(entry.leg, buffer, _HEAD, length, address)
-            elif entry.channels and 64 <= first <= 79:
-                self._from_client(entry, length, address)
-            elif entry.rtcp_leg is not None:
-                self._rtcp_arrived(entry.rtcp_leg, buffer, _HEAD, length, address)
-            else:
-                punt = entry.punt if entry.leg is None else entry.leg.handler.punt
-                self._call(punt, bytes(target[:length]), address)
-            if not entry.is_open:
-                return
-
-    def _transmit(self, entry: SocketEntry, data: Any, address: Address, dropped: Counter[str]) -> bool:
-        try:
-            entry.sock.sendto(data, address)
-        except OSError as error:
-            dropped["send-error"] += 1
-            if dropped["send-error"] == 1:
-                _log.info("sending to %s port %d failed: %s", address[0], address[1], error)
-            return False
-        return True
-
-    @staticmethod
-    def _call(callback: Callable[..., None], *arguments: object) -> None:
-        try:
-            callback(*arguments)
-        except Exception:
-            _log.exception("a callback of the media plane failed")
 
     # Legs
 
@@ -208,6 +125,9 @@ class PythonPlane:
         entry.rtp_remote = None if rtp is None else _canonical(rtp)
         entry.rtcp_remote = entry.rtp_remote if rtcp is None else _canonical(rtcp)
         entry.source = source
+        entry.channel = None
+        if entry.rtp_remote is not None:
+            entry.channel = self._own_channels.get((entry.rtp_remote, entry.address))
 
     def leg_keys(self, leg: LegId, keys: SrtpKeys | None) -> None:
         """Set the SRTP keys of a secured leg."""
@@ -220,7 +140,7 @@ class PythonPlane:
         receive = SrtpContext(keys.profile, keys.receive, outbound=False)
         entry.send = SrtpContext(keys.profile, keys.send, outbound=True)
         entry.old_receive, entry.receive = entry.receive, receive
-        entry.old_until = _now() + OLD_KEY_SECONDS
+        entry.old_until = now_of() + OLD_KEY_SECONDS
 
     def leg_direction(self, leg: LegId, *, send: bool, receive: bool) -> None:
         """Let RTP pass or not."""
@@ -267,29 +187,28 @@ class PythonPlane:
         sequence = (sending.sequence + 1) & 0xFFFF
         view = self._built.view
         second = payload_type | 0x80 if marker else payload_type
-        _HEADER.pack_into(view, _HEAD, 0x80, second, sequence, timestamp, sending.ssrc)
-        length = len(payload) + 12
-        view[_HEAD + 12 : _HEAD + length] = payload
-        self._rtp_leaves(entry, self._built, _HEAD, length, sequence, timestamp, _now())
+        RTP_HEADER.pack_into(view, HEAD, 0x80, second, sequence, timestamp, sending.ssrc)
+        view[HEAD + 12 : HEAD + 12 + len(payload)] = payload
+        self._rtp_leaves(entry, self._built, HEAD, len(payload), sequence, timestamp, now_of())
 
     def send_rtcp(self, leg: LegId, rtcp: bytes) -> None:
         """Send an RTCP compound packet out of the leg."""
         entry = self._legs[leg]
         length = len(rtcp)
         view = self._built.view
-        view[_HEAD : _HEAD + length] = rtcp
+        view[HEAD : HEAD + length] = rtcp
         if entry.secured:
             if entry.send is None:
                 entry.dropped["no-keys"] += 1
                 return
-            length = entry.send.protect_rtcp(self._built.at(_HEAD), length)
+            length = entry.send.protect_rtcp(self._built.at(HEAD), length)
             if length < 0:
                 entry.dropped["malformed"] += 1
                 return
         if entry.rtcp_remote is None:
             entry.dropped["no-remote"] += 1
             return
-        self._emit(entry, entry.rtcp_socket, view[_HEAD : _HEAD + length], entry.rtcp_remote)
+        self._emit(entry, entry.rtcp_socket, view[HEAD : HEAD + length], entry.rtcp_remote)
 
     def stats(self, leg: LegId) -> LegStats:
         """Return the counters."""
@@ -324,176 +243,6 @@ class PythonPlane:
             if other.route is not None and other.route.target is entry:
                 other.route = None
 
-    # The path of a packet
-
-    def _rtp_arrived(self, leg: Leg, buffer: Buffer, offset: int, length: int, address: Address) -> None:
-        """Take RTP (or multiplexed RTCP) at ``buffer[offset:][:length]``."""
-        view = buffer.view
-        if length >= 2 and 192 <= view[offset + 1] <= 223:
-            self._rtcp_arrived(leg, buffer, offset, length, address)
-            return
-        if length < 12:
-            leg.dropped["malformed"] += 1
-            return
-        now = _now()
-        if leg.secured:
-            length = self._unprotect(leg, buffer, offset, length, now)
-            if length < 12:
-                return
-        elif address != leg.rtp_remote and not self._latched(leg, address, now):
-            leg.dropped["source"] += 1
-            return
-        first, second, sequence, timestamp, ssrc = _HEADER.unpack_from(view, offset)
-        header = 12 + 4 * (first & 0x0F)
-        if first & 0x10 and header + 4 <= length:
-            header += 4 + 4 * ((view[offset + header + 2] << 8) + view[offset + header + 3])
-        payload = length - header
-        if first & 0x20 and payload > 0:
-            payload -= view[offset + length - 1]
-        if payload < 0:
-            leg.dropped["malformed"] += 1
-            return
-        payload_type = second & 0x7F
-        leg.arrived(ssrc, sequence, timestamp, payload_type, now)
-        leg.packets_received += 1
-        leg.octets_received += payload
-        leg.payload_type = payload_type
-        leg.last_received = now
-        if leg.first_received is None:
-            leg.first_received = now
-            self._call(leg.handler.notice, Notice.FIRST_RECEIVED, now)
-        if not leg.receive_direction:
-            leg.dropped["direction"] += 1
-            return
-        route = leg.route
-        if route is not None and (leaving_type := route.payload_types.get(payload_type)) is not None:
-            target = route.target
-            if not target.send_direction:
-                target.dropped["direction"] += 1
-                return
-            marker = second & 0x80
-            if target.writer is not route or route.ssrc != ssrc:
-                route.align(ssrc, sequence, timestamp, now)
-                target.writer = route
-                marker = 0x80
-            sequence = (sequence + route.sequence_offset) & 0xFFFF
-            timestamp = (timestamp + route.timestamp_offset) & 0xFFFFFFFF
-            start = offset + header - 12
-            _HEADER.pack_into(view, start, 0x80, marker | leaving_type, sequence, timestamp, target.sending.ssrc)
-            self._rtp_leaves(target, buffer, start, payload + 12, sequence, timestamp, now)
-        elif leg.tap is not None:
-            self._call(leg.tap, bytes(view[offset : offset + length]), now)
-        else:
-            leg.dropped["no-route"] += 1
-
-    def _unprotect(self, leg: Leg, buffer: Buffer, offset: int, length: int, now: float) -> int:
-        """Verify and decrypt; return the length, or a number less than 0 after counting the reason."""
-        if leg.receive is None:
-            leg.dropped["no-keys"] += 1
-            return -1
-        if leg.old_receive is not None:
-            if now > leg.old_until:
-                leg.old_receive = None
-            else:
-                # GCM decrypts before it verifies, so the other key needs the packet as it came.
-                kept = bytes(buffer.view[offset : offset + length])
-                plain = leg.receive.unprotect(buffer.at(offset), length)
-                if plain >= 0:
-                    return plain
-                buffer.view[offset : offset + length] = kept
-                plain = leg.old_receive.unprotect(buffer.at(offset), length)
-                if plain >= 0:
-                    return plain
-                leg.dropped[_reason(plain)] += 1
-                return plain
-        plain = leg.receive.unprotect(buffer.at(offset), length)
-        if plain < 0:
-            leg.dropped[_reason(plain)] += 1
-        return plain
-
-    def _latched(self, leg: Leg, address: Address, now: float) -> bool:
-        """Accept RTP of an unsecured leg from an address other than the one it sends to, if the policy says so."""
-        if leg.source is Source.EXACT:
-            return False
-        if leg.source is Source.SAME_HOST and (leg.rtp_remote is None or address[0] != leg.rtp_remote[0]):
-            return False
-        if leg.rtcp_remote == leg.rtp_remote:
-            leg.rtcp_remote = address
-        leg.rtp_remote = address
-        # One latch only: whoever comes second is not believed.
-        leg.source = Source.EXACT
-        self._call(leg.handler.notice, Notice.LATCHED, now)
-        return True
-
-    def _rtcp_arrived(self, leg: Leg, buffer: Buffer, offset: int, length: int, address: Address) -> None:
-        view = buffer.view
-        if length < 8 or not 192 <= view[offset + 1] <= 223:
-            leg.dropped["malformed"] += 1
-            return
-        if leg.secured:
-            if leg.receive is None:
-                leg.dropped["no-keys"] += 1
-                return
-            kept = bytes(view[offset : offset + length]) if leg.old_receive is not None else b""
-            plain = leg.receive.unprotect_rtcp(buffer.at(offset), length)
-            if plain < 0 and leg.old_receive is not None and _now() <= leg.old_until:
-                view[offset : offset + length] = kept
-                plain = leg.old_receive.unprotect_rtcp(buffer.at(offset), length)
-            if plain < 0:
-                leg.dropped[_reason(plain)] += 1
-                return
-            length = plain
-        elif leg.rtcp_remote is None or address[0] != leg.rtcp_remote[0]:
-            leg.dropped["source"] += 1
-            return
-        self._call(leg.handler.rtcp, bytes(view[offset : offset + length]), address)
-
-    def _rtp_leaves(
-        self, leg: Leg, buffer: Buffer, offset: int, length: int, sequence: int, timestamp: int, now: float
-    ) -> None:
-        """Protect and send the RTP packet at ``buffer[offset:][:length]``, and keep count."""
-        if leg.rtp_remote is None:
-            leg.dropped["no-remote"] += 1
-            return
-        payload = length - 12
-        if leg.secured:
-            if leg.send is None:
-                leg.dropped["no-keys"] += 1
-                return
-            length = leg.send.protect(buffer.at(offset), length)
-            if length < 0:
-                leg.dropped[_reason(length)] += 1
-                return
-        if not self._emit(leg, leg.socket, buffer.view[offset : offset + length], leg.rtp_remote):
-            return
-        leg.packets_sent += 1
-        leg.octets_sent += payload
-        sending = leg.sending
-        if sending.at is None or (sequence - sending.sequence) & 0xFFFF < 0x8000:
-            sending.sequence = sequence
-            if sending.at is None or timestamp != sending.timestamp:
-                sending.timestamp = timestamp
-                sending.at = now
-        if leg.first_sent is None:
-            leg.first_sent = now
-            self._call(leg.handler.notice, Notice.FIRST_SENT, now)
-
-    def _emit(self, leg: Leg, entry: SocketEntry | None, data: memoryview, address: Address) -> bool:
-        """Send a datagram as the leg: by an own channel, by the TURN server, or by its socket."""
-        if address in self._relayed or self._own_channels:
-            assert leg.address is not None
-            channel = self._own_channels.get((address, leg.address))
-            if channel is not None and channel.expiry > _now():
-                packet = _CHANNEL.pack(channel.number, len(data)) + data
-                return self._transmit(channel.server, packet, channel.client, leg.dropped)
-            if (relay_send := self._relayed.get(address)) is not None:
-                self._call(relay_send, bytes(data), leg.address)
-                return True
-        if entry is None:
-            leg.dropped["no-remote"] += 1
-            return False
-        return self._transmit(entry, data, address, leg.dropped)
-
     # TURN
 
     def bind_channel(
@@ -524,6 +273,8 @@ class PythonPlane:
         if relay_entry is not None:
             relay_entry.peers[peer] = entry
         self._own_channels[(relayed, peer)] = entry
+        if (leg := self._by_address.get(peer)) is not None and leg.rtp_remote == relayed:
+            leg.channel = entry
 
     def unbind_channel(self, server: SocketId, client: Address, channel: int) -> None:
         """End a channel before its expiry."""
@@ -531,13 +282,6 @@ class PythonPlane:
         found = None if entry is None else entry.channels.get((_canonical(client), channel))
         if found is not None:
             self._drop_channel(found)
-
-    def _drop_channel(self, channel: Channel) -> None:
-        channel.server.channels.pop((channel.client, channel.number), None)
-        if channel.relay is not None and channel.relay.peers.get(channel.peer) is channel:
-            del channel.relay.peers[channel.peer]
-        if self._own_channels.get((channel.relayed, channel.peer)) is channel:
-            del self._own_channels[(channel.relayed, channel.peer)]
 
     def set_relayed(self, relayed: Address, send: RelaySend | None) -> None:
         """Name a relayed address of the own TURN server."""
@@ -556,56 +300,6 @@ class PythonPlane:
         leg = self._by_address.get(peer)
         if leg is None:
             return False
-        self._received.view[_HEAD : _HEAD + len(data)] = data
-        self._at_leg(leg, _HEAD, len(data), source)
+        self._received.view[HEAD : HEAD + len(data)] = data
+        self._at_leg(leg, HEAD, len(data), source, now_of())
         return True
-
-    def _at_leg(self, leg: Leg, offset: int, length: int, source: Address) -> None:
-        """Take a datagram for an own leg that no socket carried."""
-        view = self._received.view
-        if length and 128 <= view[offset] <= 191:
-            self._rtp_arrived(leg, self._received, offset, length, source)
-        else:
-            self._call(leg.handler.punt, bytes(view[offset : offset + length]), source)
-
-    def _from_client(self, entry: SocketEntry, length: int, client: Address) -> None:
-        """Take ChannelData at a TURN server's socket."""
-        view = self._received.view
-        if length < 4:
-            self.dropped["malformed"] += 1
-            return
-        number, size = _CHANNEL.unpack_from(view, _HEAD)
-        channel = entry.channels.get((client, number))
-        if channel is None:
-            self._call(entry.punt, bytes(view[_HEAD : _HEAD + length]), client)
-        elif channel.expiry <= _now():
-            self.dropped["channel-expired"] += 1
-            self._drop_channel(channel)
-        elif size > length - 4:
-            self.dropped["malformed"] += 1
-        elif (leg := self._by_address.get(channel.peer)) is not None:
-            self._at_leg(leg, _HEAD + 4, size, channel.relayed)
-        elif channel.relay is not None:
-            self._transmit(channel.relay, view[_HEAD + 4 : _HEAD + 4 + size], channel.peer, self.dropped)
-        else:
-            self.dropped["no-peer"] += 1
-
-    def _from_peer(self, channel: Channel, length: int) -> None:
-        """Take a datagram of a bound peer at a relay socket."""
-        if channel.expiry <= _now():
-            self.dropped["channel-expired"] += 1
-            self._drop_channel(channel)
-            return
-        view = self._received.view
-        _CHANNEL.pack_into(view, _HEAD - 4, channel.number, length)
-        self._transmit(channel.server, view[_HEAD - 4 : _HEAD + length], channel.client, self.dropped)
-
-
-def _reason(status: int) -> str:
-    """Name a negative result of ``SrtpContext``."""
-    return {
-        -Outcome.AUTHENTICATION: "authentication",
-        -Outcome.CIPHER: "authentication",
-        -Outcome.REPLAY: "replay",
-        -Outcome.OLD: "replay",
-    }.get(status, "malformed")

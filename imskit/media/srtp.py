@@ -40,15 +40,23 @@ class Outcome(enum.IntEnum):
 class Buffer:
     """Octets shared between Python (``view``) and libsrtp (``at``)."""
 
-    __slots__ = ("_octets", "view")
+    __slots__ = ("_head", "_octets", "_usual", "view")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, usual: int = 0) -> None:
+        """``usual`` is the offset asked for most."""
         self._octets = ffi.new("unsigned char[]", size)
+        self._usual = usual
+        self._head = self._octets + usual
         self.view = memoryview(ffi.buffer(self._octets))
 
     def at(self, offset: int) -> Any:
         """Pointer to the octet at ``offset``."""
-        return self._octets + offset
+        return self._head if offset == self._usual else self._octets + offset
+
+
+# Looked up once: a function of a cffi library is found anew at each use.
+_protect, _unprotect = lib.srtp_protect, lib.srtp_unprotect
+_protect_rtcp, _unprotect_rtcp = lib.srtp_protect_rtcp, lib.srtp_unprotect_rtcp
 
 
 class SrtpContext:
@@ -74,23 +82,23 @@ class SrtpContext:
     def protect(self, packet: Any, length: int) -> int:
         """Protect RTP in place; return the new length, or less than zero for an ``Outcome``."""
         self._length[0] = length
-        status = lib.srtp_protect(self._handle, packet, self._length)
-        return -int(status) if status else int(self._length[0])
+        status = _protect(self._handle, packet, self._length)
+        return -status if status else self._length[0]  # type: ignore[no-any-return]
 
     def unprotect(self, packet: Any, length: int) -> int:
         """Verify and decrypt SRTP in place; return as ``protect``."""
         self._length[0] = length
-        status = lib.srtp_unprotect(self._handle, packet, self._length)
-        return -int(status) if status else int(self._length[0])
+        status = _unprotect(self._handle, packet, self._length)
+        return -status if status else self._length[0]  # type: ignore[no-any-return]
 
     def protect_rtcp(self, packet: Any, length: int) -> int:
         """Protect RTCP in place; return as ``protect``."""
         self._length[0] = length
-        status = lib.srtp_protect_rtcp(self._handle, packet, self._length)
-        return -int(status) if status else int(self._length[0])
+        status = _protect_rtcp(self._handle, packet, self._length)
+        return -status if status else self._length[0]  # type: ignore[no-any-return]
 
     def unprotect_rtcp(self, packet: Any, length: int) -> int:
         """Verify and decrypt SRTCP in place; return as ``protect``."""
         self._length[0] = length
-        status = lib.srtp_unprotect_rtcp(self._handle, packet, self._length)
-        return -int(status) if status else int(self._length[0])
+        status = _unprotect_rtcp(self._handle, packet, self._length)
+        return -status if status else self._length[0]  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ from typing import Any
 import pylibsrtp
 import pytest
 
-from imskit.media import python_plane
+from imskit.media import plane_path
 from imskit.media.plane import Address, LegId, Notice, Relay, Source, SrtpKeys, SrtpProfile
 from imskit.rtp.packet import HeaderExtension, RtpPacket
 from imskit.secrets import Secret
@@ -187,7 +187,7 @@ async def test_old_key_is_taken_for_two_seconds(
     await bench.settle()
     assert [RtpPacket.parse(await ims.receive()).payload for _ in range(3)] == [b"1", b"2", b"3"]
     late = time.monotonic() + 2.1
-    monkeypatch.setattr(python_plane, "_now", lambda: late)
+    monkeypatch.setattr(plane_path, "now_of", lambda: late)
     browser.send(before.protect(rtp(4)), a_address)
     browser.send(after.protect(rtp(5, payload=b"5")), a_address)
     assert RtpPacket.parse(await ims.receive()).payload == b"5"
@@ -358,10 +358,10 @@ async def test_channel_expires_in_the_loop(bench: Any, monkeypatch: pytest.Monke
     start = time.monotonic()
     bench.plane.bind_channel(server, client.address, 0x4001, **binding, expiry=start + 10)
     bench.plane.bind_channel(server, client.address, 0x4001, **binding, expiry=start + 20)
-    monkeypatch.setattr(python_plane, "_now", lambda: start + 15)
+    monkeypatch.setattr(plane_path, "now_of", lambda: start + 15)
     client.send(b"\x40\x01\x00\x02ok", server_address)
     assert await peer.receive() == b"ok"
-    monkeypatch.setattr(python_plane, "_now", lambda: start + 21)
+    monkeypatch.setattr(plane_path, "now_of", lambda: start + 21)
     client.send(b"\x40\x01\x00\x02no", server_address)
     peer.send(b"no", relay_address)
     await bench.settle()
