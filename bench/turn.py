@@ -27,7 +27,7 @@ from bench.measure import CpuMeter, Row, Sample, interleaved, main
 from imskit.secrets import Secret
 from imskit.stun.wire import attributes as a
 from imskit.stun.wire.keys import MD5, long_term_key
-from imskit.stun.wire.message import Message, MessageClass, Method, parse_message, request
+from imskit.stun.wire.message import Message, MessageClass, Method, is_stun, parse_message, request
 
 LOADS = ((200, 2), (2_000, 10), (10_000, 20))
 """Packets a second, both ways added, and allocations."""
@@ -88,12 +88,18 @@ class Client:
             auth = [a.USERNAME(USER), a.REALM(REALM), a.NONCE(self._nonce)] if self._nonce else []
             message = request(method, next(self._ids).to_bytes(12), [*fields, *auth])
             self.client.send(message.encode(sha1=self._key if auth else None))
-            answer = parse_message(self.client.recv(2048))
+            answer = self._answer(message.transaction_id)
             if answer.message_class is MessageClass.SUCCESS:
                 return answer
             self._nonce = answer.get(a.NONCE) or ""
             refusal = answer.get(a.ERROR_CODE)
         raise RuntimeError(f"{Method(method).name} refused: {refusal}")
+
+    def _answer(self, transaction_id: bytes) -> Message:
+        while True:
+            data = self.client.recv(2048)
+            if is_stun(data) and data[8:20] == transaction_id:  # else data that came too late for the load
+                return parse_message(data)
 
     def close(self) -> None:
         """Give up the allocation."""
