@@ -360,8 +360,9 @@ class ProxyCore:
             return
         response.headers.pop_element("Via")
         if "Via" not in response.headers:
-            _log.info("branch %s: a response without our caller's Via is dropped", key)
-            return
+            # Step 3 would end it here; but it is a response to what this proxy forwarded, and only its Vias are lost.
+            _log.info("branch %s: the response has lost our caller's Via", key)
+            response.headers.copy_from(context.request.headers, "Via")
         if response.provisional:
             # RFC 4320 section 4.1: none but 100 for other methods.
             if context.invite and not context.final_chosen:

@@ -184,3 +184,59 @@ def test_unreadable_vias_of_others_do_not_disturb_the_loop_check(sip: Any) -> No
     request.headers.add("Via", "SIP/3.0/UDP ???, SIP/2.0/UDP h.example;branch=z9hG4bKx.abc")
     assert loops(request, "abc")
     assert not loops(request, "abd")
+
+
+# RFC 3261 section 16.12.1, the examples of the text: what arrives at a proxy, the proxy, what it sends on.
+EXAMPLES = [
+    # 16.12.1.1 basic SIP trapezoid, the BYE of U1
+    (
+        "p1.example.com",
+        ("sip:callee@u2.domain.com", ["<sip:p1.example.com;lr>,<sip:p2.domain.com;lr>"]),
+        ("sip:callee@u2.domain.com", ["<sip:p2.domain.com;lr>"]),
+    ),
+    (
+        "p2.domain.com",
+        ("sip:callee@u2.domain.com", ["<sip:p2.domain.com;lr>"]),
+        ("sip:callee@u2.domain.com", []),
+    ),
+    # 16.12.1.2 traversing a strict-routing proxy, the BYE of U2
+    (
+        "p4.domain.com",
+        (
+            "sip:caller@u1.example.com",
+            ["<sip:p4.domain.com;lr>", "<sip:p3.middle.com>", "<sip:p2.example.com;lr>", "<sip:p1.example.com;lr>"],
+        ),
+        (
+            "sip:p3.middle.com",
+            ["<sip:p2.example.com;lr>", "<sip:p1.example.com;lr>", "<sip:caller@u1.example.com>"],
+        ),
+    ),
+    (
+        "p2.example.com",
+        ("sip:p2.example.com;lr", ["<sip:p1.example.com;lr>", "<sip:caller@u1.example.com>"]),
+        ("sip:caller@u1.example.com", ["<sip:p1.example.com;lr>"]),
+    ),
+    (
+        "p1.example.com",
+        ("sip:caller@u1.example.com", ["<sip:p1.example.com;lr>"]),
+        ("sip:caller@u1.example.com", []),
+    ),
+    # 16.12.1.3 between two namespaces
+    (
+        "gateway.leftprivatespace.com",
+        ("sip:callee@u2.rightprivatespace.com", ["<sip:gateway.leftprivatespace.com;lr>"]),
+        ("sip:callee@u2.rightprivatespace.com", []),
+    ),
+]
+
+
+@pytest.mark.parametrize(("host", "arrives", "leaves"), EXAMPLES)
+def test_examples_of_rfc3261_16_12_1(
+    sip: Any, host: str, arrives: tuple[str, list[str]], leaves: tuple[str, list[str]]
+) -> None:
+    request = sip.build_request("BYE", arrives[0])
+    for value in arrives[1]:
+        request.headers.add("Route", value)
+    take_own_routes(request, frozenset({(host, None)}))
+    sent = prepare(request, ForwardTarget(), 60)
+    assert (sent.uri, sent.headers.elements("Route")) == leaves
