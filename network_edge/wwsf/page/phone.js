@@ -229,7 +229,8 @@ const REASONS = {
 function words(message) {
   const warning = message?.getHeader?.('Warning')?.match(/"((?:[^"\\]|\\.)*)"/)?.[1];
   const reason = message?.getHeader?.('Reason')?.match(/text="((?:[^"\\]|\\.)*)"/)?.[1];
-  return warning ?? reason ?? null;
+  const text = warning ?? reason ?? '';
+  return text ? `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}` : null;
 }
 
 function explain(message, cause) {
