@@ -428,11 +428,12 @@ def _caller(request: Request) -> NameAddr:
 
 
 def _plain(host: str) -> str:
-    """Return one spelling of an address."""
+    """Return one spelling of an address; those of the loopback interface are all the same host."""
     try:
-        return str(ip_address(host.strip("[]")))
+        address = ip_address(host.strip("[]"))
     except ValueError:
         return host.lower()
+    return "loopback" if address.is_loopback else str(address)
 
 
 def _restoration(message: object) -> bool:
