@@ -19,7 +19,7 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imskit.engine import Tick, Tokens
 from imskit.sip.engine.events import (
@@ -329,7 +329,11 @@ class TransactionLayer:
         self._push_via(request, wanted, sent_by or self._name_for(wanted, wanted), branch)
         if wanted.transport != "UDP" or len(request.encode()) <= LARGEST_DATAGRAM:
             return wanted
-        stream = Target("TCP", wanted.remote if isinstance(wanted, Flow) else wanted.address)
+        if isinstance(wanted, Flow):
+            # Who knows this element by one of its addresses gets the connection from there too.
+            stream = Target("TCP", wanted.remote, source=wanted.local[0])
+        else:
+            stream = replace(wanted, transport="TCP")
         request.headers.pop_element("Via")
         self._push_via(request, stream, sent_by or self._name_for(stream, wanted), branch)
         return stream

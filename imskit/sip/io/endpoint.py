@@ -12,6 +12,7 @@ import logging
 import ssl
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from imskit.engine import Engine, Tick
 from imskit.sip.engine.events import FlowClosed, Received, Transmit, TransportFailed
@@ -202,7 +203,7 @@ class Endpoint[Event, Output]:
             self._resolver = Resolver()
         reasons = []
         for address in await self._resolver.addresses(host):
-            attempt = Target(target.transport, (address, port), target.host or host)
+            attempt = replace(target, address=(address, port), host=target.host or host)
             try:
                 await self.transports.open(attempt)
             except TransportError as error:

@@ -260,7 +260,7 @@ class Transports:
         try:
             async with asyncio.timeout(self.limits.connect_seconds):
                 if target.transport in ("TCP", "TLS"):
-                    return await self._streams.connect(target, tls, self._source(target.address[0]))
+                    return await self._streams.connect(target, tls, target.source or self._source(target.address[0]))
                 return await self._websockets.connect(target, tls)
         except TimeoutError:
             raise TransportError(f"{target}: no connection within {self.limits.connect_seconds:g} s") from None

@@ -51,6 +51,8 @@ class Target:
     address: Address
     host: str = ""
     """The name that a certificate must carry and a WebSocket asks for; empty: the address itself."""
+    source: str = ""
+    """Own IP address that a connection is to come from; empty: the one that fits."""
 
     @property
     def reliable(self) -> bool:

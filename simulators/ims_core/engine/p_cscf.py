@@ -2,7 +2,7 @@
 
 Towards UEs it is reached at its Gm addresses, towards the core at its Mw address; every dialog is recorded on both
 sides.  The user part of its Path and Record-Route is the token of the binding, so the way back to a UE needs no other
-memory.
+memory.  Nothing leaves but to the core and to UEs that have registered.
 """
 
 from __future__ import annotations
@@ -26,57 +26,38 @@ from imskit.sip.engine.proxy import (
     ResponseReady,
     RouteRequest,
 )
+from imskit.sip.engine.proxy_routing import add_record_route, literal_destination, next_hop
 from imskit.sip.engine.timers import TS24229_UE
 from imskit.sip.wire.auth import Challenge, Credentials
 from imskit.sip.wire.errors import SipParseError
-from imskit.sip.wire.flow import Address, Flow, Target
+from imskit.sip.wire.flow import Address, Target
 from imskit.sip.wire.message import Request, Response, response_to
-from imskit.sip.wire.uri import OtherUri, SipUri, parse_uri, uri_equal
+from imskit.sip.wire.uri import OtherUri, SipUri, TelUri, Uri, parse_uri, uri_equal
+from simulators.ims_core.engine.alternative_service import add_emergency, add_restoration
+from simulators.ims_core.engine.gm_bindings import GmBinding, GmBindings
+from simulators.ims_core.engine.trust import clean_from_ue, clean_towards_ue
 
 _log = logging.getLogger(__name__)
 
-_NETWORK_ONLY = (
-    "P-Asserted-Identity",
-    "P-Charging-Vector",
-    "P-Charging-Function-Addresses",
-    "P-Visited-Network-ID",
-    "P-Asserted-Service",
-    "P-Served-User",
-    "P-Profile-Key",
-    "P-Called-Party-ID",
-)
-"""What a UE may not say (clause 4.4): removed from what it sends."""
-_TOWARDS_UE = ("P-Charging-Vector", "P-Charging-Function-Addresses")
-"""What a UE is not told (clause 5.2.6.4)."""
 _RECORDED = frozenset({"INVITE", "SUBSCRIBE", "REFER"})
-MAXIMUM_BINDINGS = 50_000
-
-
-@dataclass(frozen=True)
-class _Binding:
-    """What the P-CSCF knows of a UE: where it is, and what its 200 to REGISTER said."""
-
-    token: str
-    flow: Flow
-    contact: str
-    expires_at: float
-    identities: tuple[str, ...] = ()
-    service_route: tuple[str, ...] = ()
+_SECURITY = ("Security-Client", "Security-Verify")
 
 
 @dataclass(frozen=True)
 class _Context:
     kind: str
     """register, from-ue or to-ue."""
-    binding: _Binding
+    binding: GmBinding
     request: Request
+    """As it was forwarded, but for Via and Max-Forwards."""
+    record_routes: tuple[str, ...] | None = None
+    """What the UE must give back in responses that make a dialog."""
 
 
 class PCscf:
     """The engine: a `ProxyCore` whose questions are answered from the registrations that passed through."""
 
     def __init__(self, gm: tuple[Address, ...], mw: Target, core: Target, visited_network: str, tokens: Tokens) -> None:
-        self._gm = gm
         self._mw = mw
         self._core = core
         self._visited_network = visited_network
@@ -86,7 +67,7 @@ class PCscf:
         profiles = dict.fromkeys(gm, TS24229_UE)
         self._proxy = ProxyCore(tokens, own=own, understood=["sec-agree"], local_profiles=profiles)
         self._outputs: deque[ProxyOutput] = deque()
-        self._bindings: dict[str, _Binding] = {}
+        self._bindings = GmBindings()
         self._contexts: dict[str, _Context] = {}
 
     # ---- engine -------------------------------------------------------------------------------------------------
@@ -94,8 +75,7 @@ class PCscf:
     def handle(self, event: ProxyEvent, now: float) -> None:
         """Take in one event."""
         if isinstance(event, FlowClosed):
-            for binding in [b for b in self._bindings.values() if b.flow == event.flow]:
-                del self._bindings[binding.token]
+            self._bindings.lost(event.flow)
         self._proxy.handle(event, now)
         while (output := self._proxy.poll()) is not None:
             match output:
@@ -125,77 +105,121 @@ class PCscf:
                 return self._towards_ue(asked, now)
             if request.method == "REGISTER":
                 return self._register(asked, now)
-            if isinstance(request.request_uri, OtherUri) and request.uri.lower().startswith("urn:service:sos"):
-                return _refuse(asked, 380, "emergency calls are not served here: use the device's own dialler")
+            uri = request.request_uri
+            if isinstance(uri, OtherUri) and str(uri).lower().startswith("urn:service:sos"):
+                response = response_to(request, 380)
+                add_emergency(response)
+                return Respond(asked.context, response)
             return self._from_ue(asked, now)
         except SipParseError as error:
             return Respond(asked.context, response_to(request, error.status, error.reason))
 
+    def _keep(self, asked: RouteRequest, context: _Context) -> None:
+        if asked.request.method != "ACK":  # no response, and no end, will come
+            self._contexts[asked.context] = context
+
     def _register(self, asked: RouteRequest, now: float) -> Forward | Respond:
         """Clause 5.2.2.1: say where the UE is, which network this is, and how well its request is protected."""
         request = asked.request
-        contacts = request.contacts
-        contact = str(contacts[0].uri) if contacts and contacts != "*" else ""
-        known = next((b for b in self._bindings.values() if b.contact == contact and _same_place(b, asked.flow)), None)
-        token = known.token if known else self._tokens(24)
-        binding = _Binding(token, asked.flow, contact, now)
-        for value in request.headers.get_all("Authorization"):
-            credentials = Credentials.parse(value, "Authorization")
-            if credentials.is_digest:
-                # No security association here: never "yes" (clause 5.2.2.1, table 7.2A.2).
-                request.headers.set("Authorization", credentials.with_("integrity-protected", "no"))
-        for name in ("Security-Client", "Security-Verify", *_NETWORK_ONLY):
+        contacts = () if request.contacts == "*" else tuple(str(contact.uri) for contact in request.contacts)
+        impi = self._mark_protection(request)
+        known = next(
+            (b for b in self._bindings.at(asked.flow) if b.impi == impi and set(b.contacts) & set(contacts)), None
+        )
+        token = known.token if known is not None else self._tokens(24)
+        clean_from_ue(request)
+        # A REGISTER has no Route (TS 34.229-1 annex A.1.1): its way is the core's business.
+        for name in (*_SECURITY, "Route"):
             request.headers.remove(name)
         for name in ("Require", "Proxy-Require"):
             tags = [tag for tag in request.headers.elements(name) if tag.lower() != "sec-agree"]
             request.headers.remove(name)
             if tags:
                 request.headers.add(name, ", ".join(tags))
-        host, port = self._mw.address
-        request.headers.prepend("Path", f"<sip:{token}@{_host(host)}:{port};lr>")
+        request.headers.prepend("Path", f"<{self._uri_at(self._mw.address, token)}>")
         request.headers.add("Require", "path")
         request.headers.add("P-Visited-Network-ID", f'"{self._visited_network}"')
         self._charge(request)
-        self._contexts[asked.context] = _Context("register", binding, request.copy())
+        binding = GmBinding(token, impi, contacts, asked.flow, now)
+        self._keep(asked, _Context("register", binding, request.copy()))
         return Forward(asked.context, (ForwardTarget(destinations=(self._core,), sent_by=SentBy(*self._mw.address)),))
+
+    def _mark_protection(self, request: Request) -> str:
+        """Say in every Authorization that no security association protects it; returns whose it is."""
+        values = request.headers.get_all("Authorization")
+        impi = str(request.to.uri)
+        request.headers.remove("Authorization")
+        for value in values:
+            credentials = Credentials.parse(value, "Authorization")
+            if credentials.is_digest:
+                # Never "yes" here (clause 5.2.2.1, table 7.2A.2).
+                request.headers.add("Authorization", credentials.with_("integrity-protected", "no"))
+                impi = credentials.username or impi
+            else:
+                request.headers.add("Authorization", value)
+        return impi
 
     def _from_ue(self, asked: RouteRequest, now: float) -> Forward | Respond:
         """Clause 5.2.6.3: only a registered UE, with an identity of its own, by the way its registrar named."""
         request = asked.request
-        binding = self._binding_of(asked.flow, now)
-        if binding is None:
-            return _refuse(asked, 403, "this device is not registered here")
-        asserted = self._asserted(request, binding)
-        for name in (*_NETWORK_ONLY, "P-Preferred-Identity", "Security-Verify"):
-            request.headers.remove(name)
-        self._contexts[asked.context] = _Context("from-ue", binding, request.copy())
+        clean_from_ue(request)
         if request.to.tag is not None:
-            return Forward(asked.context, (ForwardTarget(sent_by=SentBy(*self._mw.address)),))
-        request.headers.add("P-Asserted-Identity", asserted)
+            return self._from_ue_in_dialog(asked)
+        here = [binding for binding in self._bindings.at(asked.flow) if binding.active(now) and binding.identities]
+        if not here:
+            return _refuse(asked, 403, "this device is not registered here")
+        binding, identity = _choose(here, request)
+        for name in ("P-Preferred-Identity", "Route", *_SECURITY):
+            request.headers.remove(name)
+        request.headers.add("P-Asserted-Identity", f"<{identity}>")
         self._charge(request)
-        if tuple(str(route) for route in request.routes) != binding.service_route:
-            request.headers.remove("Route")
-            for route in binding.service_route:
-                request.headers.add("Route", route)
+        for route in binding.service_route:
+            request.headers.add("Route", route)
         record = self._record_route(binding, inward=True) if request.method in _RECORDED else None
-        target = ForwardTarget(record_route=record, sent_by=SentBy(*self._mw.address))
+        self._keep(asked, _Context("from-ue", binding, request.copy()))
+        target = ForwardTarget(destinations=(self._core,), record_route=record, sent_by=SentBy(*self._mw.address))
         return Forward(asked.context, (target,), request)
+
+    def _from_ue_in_dialog(self, asked: RouteRequest) -> Forward | Respond:
+        """Clause 5.2.6.3.5: along the route that was recorded, which leads into the core and nowhere else."""
+        request = asked.request
+        binding = self._named(asked)
+        if binding is None or not binding.at(asked.flow):
+            return _refuse(asked, 403, "this dialog is none of this device's")
+        hop = next_hop(request)
+        target = literal_destination(hop) if hop is not None and request.routes else None
+        if target is None or target.address != self._core.address:
+            return _refuse(asked, 403, "the route is not the one that was recorded")
+        for name in ("P-Preferred-Identity", *_SECURITY):
+            request.headers.remove(name)
+        self._keep(asked, _Context("from-ue", binding, request.copy()))
+        return Forward(
+            asked.context, (ForwardTarget(destinations=(self._core,), sent_by=SentBy(*self._mw.address)),), request
+        )
 
     def _towards_ue(self, asked: RouteRequest, now: float) -> Forward | Respond:
         """Clause 5.2.6.4: the token in Path or Record-Route says which UE."""
         request = asked.request
-        tokens = [uri.user for uri in asked.own_routes if uri.user]
-        binding = next((self._bindings[token] for token in tokens if token in self._bindings), None)
-        if binding is None or binding.expires_at <= now:
-            return _refuse(asked, 480, "the device is not registered here any more")
-        for name in _TOWARDS_UE:
-            request.headers.remove(name)
-        self._contexts[asked.context] = _Context("to-ue", binding, request.copy())
+        binding = self._named(asked)
         initial = request.to.tag is None
+        if binding is None or (initial and not binding.active(now)):
+            return _refuse(asked, 480, "the device is not registered here any more")
+        clean_towards_ue(request)
         record = self._record_route(binding, inward=False) if initial and request.method in _RECORDED else None
-        local = binding.flow.local
-        target = ForwardTarget(destinations=(binding.flow,), record_route=record, sent_by=SentBy(*local))
+        recorded: tuple[str, ...] | None = None
+        if record is not None:
+            copy = request.copy()
+            add_record_route(copy, record)
+            recorded = tuple(copy.headers.elements("Record-Route"))
+        self._keep(asked, _Context("to-ue", binding, request.copy(), recorded))
+        sent_by = SentBy(*binding.local)
+        target = ForwardTarget(destinations=(binding.way,), record_route=record, sent_by=sent_by, profile=TS24229_UE)
         return Forward(asked.context, (target,), request)
+
+    def _named(self, asked: RouteRequest) -> GmBinding | None:
+        """The binding whose token is in a Route value of ours."""
+        found = (self._bindings.of_token(uri.user) for uri in asked.own_routes if uri.user)
+        return next((binding for binding in found if binding is not None), None)
 
     # ---- responses ----------------------------------------------------------------------------------------------
 
@@ -203,18 +227,50 @@ class PCscf:
         context, response = self._contexts.get(ready.context), ready.response
         if context is None:
             return RelayResponse(ready.context, response)
-        headers = response.headers
-        if context.kind == "to-ue":
-            for name in _NETWORK_ONLY:
-                headers.remove(name)
-            if context.binding.identities and response.status > 100:
-                headers.add("P-Asserted-Identity", f"<{context.binding.identities[0]}>")
-        else:
-            for name in _TOWARDS_UE:
-                headers.remove(name)
-        if context.kind == "register":
-            self._registered(context, response, now)
+        try:
+            if context.kind == "to-ue":
+                self._from_called_ue(context, response)
+            else:
+                if ready.origin != "received" and context.kind == "from-ue" and context.request.to.tag is None:
+                    response = self._core_is_gone(context)
+                clean_towards_ue(response)
+            if context.kind == "register":
+                self._registered(context, response, now)
+        except SipParseError as error:
+            _log.warning("a %d response cannot be relayed: %s", response.status, error)
+            response = response_to(context.request, 502)
         return RelayResponse(ready.context, response)
+
+    def _from_called_ue(self, context: _Context, response: Response) -> None:
+        """Clause 5.2.6.4.4: who answers is who was called; the route is what was recorded on the way."""
+        headers = response.headers
+        clean_from_ue(response)
+        headers.remove("P-Preferred-Identity")
+        if response.status == 100:
+            return
+        called = context.request.addresses("P-Called-Party-ID")
+        identities = context.binding.identities
+        answering = next(
+            (identity for identity in identities if called and _same_identity(called[0].uri, identity)),
+            identities[0] if identities else None,
+        )
+        if answering is not None and context.request.to.tag is None:
+            headers.add("P-Asserted-Identity", f"<{answering}>")
+        if context.record_routes is not None and response.status < 300 and response.to.tag is not None:
+            given = tuple(headers.elements("Record-Route"))
+            if given != context.record_routes:
+                _log.info("a UE gave back another Record-Route: put right")
+                headers.remove("Record-Route")
+                for value in context.record_routes:
+                    headers.add("Record-Route", value)
+
+    def _core_is_gone(self, context: _Context) -> Response:
+        """Clause 5.2.6.3.3: the S-CSCF cannot be reached; the UE may find another by registering anew."""
+        response = response_to(context.request, 504)
+        for route in context.binding.service_route[:1]:
+            response.headers.add("P-Asserted-Identity", route)
+        add_restoration(response)
+        return response
 
     def _registered(self, context: _Context, response: Response, now: float) -> None:
         headers = response.headers
@@ -223,43 +279,34 @@ class PCscf:
         for value in challenges:
             # ik and ck end here (clause 5.2.2.1).
             headers.add("WWW-Authenticate", Challenge.parse(value).without("ik", "ck"))
-        if not response.success:
-            return
-        binding = context.binding
-        try:
-            expires = _granted(response, binding.contact)
-            binding = replace(
-                binding,
-                expires_at=now + expires,
-                identities=tuple(str(address.uri) for address in response.addresses("P-Associated-URI")),
-                service_route=tuple(str(route) for route in response.service_route),
-            )
-        except SipParseError as error:
-            _log.warning("the registrar's 200 cannot be read: %s", error)
-            return
-        for old in [b for b in self._bindings.values() if b.flow == binding.flow or b.expires_at <= now]:
-            del self._bindings[old.token]
-        if expires > 0 and len(self._bindings) < MAXIMUM_BINDINGS:
-            self._bindings[binding.token] = binding
+        request, binding = context.request, context.binding
+        if not response.success or (not binding.contacts and request.contacts != "*"):
+            return  # refused, or only asked
+        expires = _granted(response, binding.contacts)
+        binding = replace(
+            binding,
+            expires_at=now + expires,
+            identities=tuple(str(address.uri) for address in response.addresses("P-Associated-URI")),
+            service_route=tuple(str(route) for route in response.service_route),
+        )
+        if expires > 0 and not self._bindings.put(binding, now):
+            _log.error("no room for another registration")
+        for old in self._bindings.at(binding.flow):
+            # The same subscription at the same place under another contact, or taken off the register.
+            if old.impi == binding.impi and (old.token != binding.token or expires == 0):
+                self._bindings.end(old, now)
 
     # ---- helpers ------------------------------------------------------------------------------------------------
 
-    def _binding_of(self, flow: Flow, now: float) -> _Binding | None:
-        return next((b for b in self._bindings.values() if _same_place(b, flow) and b.expires_at > now), None)
-
-    def _asserted(self, request: Request, binding: _Binding) -> str:
-        """The identity that the UE prefers, if it is one of its own, else its default (clause 5.2.6.3.3)."""
-        for address in request.addresses("P-Preferred-Identity"):
-            if str(address.uri) in binding.identities:
-                return f"<{address.uri}>"
-        return f"<{binding.identities[0]}>" if binding.identities else str(request.from_.uri)
-
-    def _record_route(self, binding: _Binding, *, inward: bool) -> RecordRoute:
-        gm = SipUri("sip", binding.token, None, *binding.flow.local).with_parameter("lr")
+    def _record_route(self, binding: GmBinding, *, inward: bool) -> RecordRoute:
+        gm = self._uri_at(binding.local, binding.token)
         if binding.flow.transport == "TCP":
             gm = gm.with_parameter("transport", "tcp")
-        mw = SipUri("sip", binding.token, None, *self._mw.address).with_parameter("lr")
+        mw = self._uri_at(self._mw.address, binding.token)
         return RecordRoute(gm, mw) if inward else RecordRoute(mw, gm)
+
+    def _uri_at(self, address: Address, token: str) -> SipUri:
+        return SipUri("sip", token, None, *address).with_parameter("lr")
 
     def _charge(self, request: Request) -> None:
         """The first IMS entity makes the charging identifier (clause 4.5)."""
@@ -267,23 +314,35 @@ class PCscf:
         request.headers.add("P-Charging-Vector", f'icid-value="{self._tokens(32)}";orig-ioi="Type 1{network}"')
 
 
-def _same_place(binding: _Binding, flow: Flow) -> bool:
-    """Whether ``flow`` comes from where the binding does: the connection, or the address of its UDP socket."""
-    if binding.flow.transport == "UDP" and flow.transport == "UDP":
-        return binding.flow.remote == flow.remote
-    return binding.flow.remote[0] == flow.remote[0]
+def _choose(bindings: list[GmBinding], request: Request) -> tuple[GmBinding, str]:
+    """The identity that the UE prefers, if it is one of its own, else its default (clause 5.2.6.3.3)."""
+    for wanted in (*request.addresses("P-Preferred-Identity"), request.from_):
+        for binding in bindings:
+            for identity in binding.identities:
+                if _same_identity(wanted.uri, identity):
+                    return binding, identity
+    return bindings[0], bindings[0].identities[0]
 
 
-def _granted(response: Response, contact: str) -> int:
-    contacts = response.contacts
-    for address in contacts if contacts != "*" else []:
-        if contact and uri_equal(address.uri, parse_uri(contact)):
-            return address.expires if address.expires is not None else response.expires or 0
-    return 0
+def _same_identity(uri: Uri, identity: str) -> bool:
+    """Compare public identities; what is no part of the address (transport, user) does not count."""
+    other = parse_uri(identity)
+    if isinstance(uri, SipUri) and isinstance(other, SipUri):
+        return uri.address_of_record() == other.address_of_record()
+    if isinstance(uri, TelUri) and isinstance(other, TelUri):
+        return uri.digits == other.digits
+    return False
 
 
-def _host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _granted(response: Response, contacts: tuple[str, ...]) -> int:
+    """The longest time that the registrar gave to one of these contacts, 0 if to none."""
+    wanted = [parse_uri(contact) for contact in contacts]
+    longest = 0
+    for address in response.contacts if response.contacts != "*" else []:
+        if any(uri_equal(address.uri, uri) for uri in wanted):
+            seconds = address.expires if address.expires is not None else response.expires or 0
+            longest = max(longest, seconds)
+    return longest
 
 
 def _refuse(asked: RouteRequest, status: int, words: str) -> Respond:

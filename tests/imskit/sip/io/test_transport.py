@@ -179,3 +179,5 @@ async def test_connection_leaves_from_the_address_listened_on(make_side: Callabl
         await both.listen("UDP", (host, 0))
     both.send(MESSAGE, Target("TCP", address), unexpected)
     assert (await heard.messages.get())[1].remote[0] == "127.0.0.1"
+    both.send(MESSAGE, Target("TCP", address, source="127.0.0.77"), unexpected)
+    assert (await heard.messages.get())[1].remote[0] == "127.0.0.77"
