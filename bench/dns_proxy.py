@@ -1,7 +1,8 @@
 """The DNS proxy beside dnsmasq: CPU microseconds a query, answered locally and forwarded without a cache hit.
 
-Run it as ``python -m bench.dns_proxy``.  One process of ours offers the load and plays the upstream server; its own CPU
-does not count.  Every forwarded query asks for another name, so neither program can answer from its cache.
+Run it as ``python -m bench.dns_proxy``.  The load (``dns_load.c``, compiled here) is a process of its own that plays
+client and upstream server and checks every answer; its CPU does not count.  Every forwarded query asks for another
+name, so neither program can answer from its cache.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-import select
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -24,8 +23,7 @@ from bench.measure import CpuMeter, Row, Sample, interleaved, main
 
 RATE = 2000
 """Queries a second."""
-_ADDRESS = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xcb\x00\x71\x0a"
-_LOCAL = b"\4turn\3ims\7example\0\0\1\0\1"
+_QUERY = b"\0\0\1\0\0\1\0\0\0\0\0\0\4turn\3ims\7example\0\0\1\0\1"
 
 
 def _ours(upstream: int) -> list[str]:
@@ -79,7 +77,7 @@ def _running(command: Sequence[str]) -> Iterator[tuple[int, int]]:
                 sock.connect(("127.0.0.1", port))
                 for _ in range(100):
                     try:
-                        sock.send(_query(0, _LOCAL))
+                        sock.send(_QUERY)
                         sock.recv(512)
                         break
                     except OSError:
@@ -93,53 +91,19 @@ def _running(command: Sequence[str]) -> Iterator[tuple[int, int]]:
             process.wait(10)
 
 
-def _query(identifier: int, question: bytes) -> bytes:
-    return struct.pack("!HHHHHH", identifier, 0x0100, 1, 0, 0, 0) + question
-
-
-def _question(local: bool, number: int) -> bytes:
-    if local:
-        return _LOCAL
-    label = f"n{number}".encode()
-    return bytes((len(label),)) + label + b"\3www\5other\7example\0\0\1\0\1"
-
-
-def _load(pid: int, port: int, upstream: socket.socket, local: bool, seconds: float, start: int) -> Sample:
-    """Offer the load at a steady rate, serve as the upstream, check every answer."""
-    total = int(RATE * seconds)
+def _load(
+    program: Path, server: tuple[int, int], upstream: socket.socket, local: bool, total: int, first: int
+) -> Sample:
+    """Offer the load and return what the server used for it."""
+    pid, port = server
     meter = CpuMeter(pid)
-    right = wrong = sent = 0
-    open_queries: dict[int, bytes] = {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client, select.epoll() as poller:
-        client.setblocking(False)
-        client.connect(("127.0.0.1", port))
-        for sock in (client, upstream):
-            poller.register(sock, select.EPOLLIN)
-        before, began = meter.read(), time.perf_counter()
-        end = began + seconds + 1.0
-        while right + wrong < total and (now := time.perf_counter()) < end:
-            if sent < total and now >= began + sent / RATE:
-                question = _question(local, start + sent)
-                open_queries[sent & 0xFFFF] = question
-                client.send(_query(sent & 0xFFFF, question))
-                sent += 1
-                continue
-            wait = began + sent / RATE - now if sent < total else 0.1
-            for ready, _ in poller.poll(max(wait, 0.0)):
-                if ready == upstream.fileno():
-                    data, address = upstream.recvfrom(2048)
-                    upstream.sendto(data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + data[12:] + _ADDRESS, address)
-                    continue
-                data = client.recv(2048)
-                question = open_queries.pop(int.from_bytes(data[:2], "big"), b"?")
-                answers = int.from_bytes(data[6:8], "big")
-                if data[12 : 12 + len(question)] == question and answers == 1 and data[3] & 15 == 0:
-                    right += 1
-                else:
-                    wrong += 1
-        wall = time.perf_counter() - began
-        used = meter.read() - before
-    return Sample(used, right + wrong, wall, lost=sent - right - wrong, wrong=wrong)
+    arguments = (port, upstream.fileno(), RATE, total, first, int(local))
+    before, began = meter.read(), time.perf_counter()
+    command = [str(program), *map(str, arguments)]
+    done = subprocess.run(command, pass_fds=[upstream.fileno()], capture_output=True, text=True, check=True)
+    wall, used = time.perf_counter() - began, meter.read() - before
+    right, wrong = map(int, done.stdout.split())
+    return Sample(used, right + wrong, wall, lost=total - right - wrong, wrong=wrong)
 
 
 def measure(arguments: argparse.Namespace) -> list[Row]:
@@ -150,9 +114,14 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
     peer = "dnsmasq " + version.split()[2]
     rows: list[Row] = []
     asked = 0
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as upstream:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as upstream,
+    ):
+        program = Path(folder) / "dns_load"
+        source = Path(__file__).with_name("dns_load.c")
+        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source)], check=True)
         upstream.bind(("127.0.0.1", 0))
-        upstream.setblocking(False)
         port = upstream.getsockname()[1]
         with _running(_ours(port)) as ours, _running(_dnsmasq(port)) as theirs:
             for work, local, goal in (("DNS answered locally", True, 2.0), ("DNS forwarded", False, 1.5)):
@@ -160,7 +129,7 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
                 def run(server: tuple[int, int], local: bool = local) -> Sample:
                     nonlocal asked
                     asked += 1_000_000
-                    return _load(*server, upstream, local, arguments.seconds, asked)
+                    return _load(program, server, upstream, local, int(RATE * arguments.seconds), asked)
 
                 samples = interleaved({"ours": lambda: run(ours), peer: lambda: run(theirs)}, arguments.runs)
                 rows.append(

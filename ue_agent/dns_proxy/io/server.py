@@ -45,6 +45,7 @@ TCP_QUERIES = 32
 """Queries in progress on one client connection at a time (RFC 7766 section 6.2.1.1 allows several)."""
 _DATAGRAM = 65_535
 _LARGEST_QUERY = 4096
+_RECEIVE_BUFFER = 1 << 20
 
 
 class Endpoint(NamedTuple):
@@ -377,6 +378,7 @@ def _bind(endpoint: Endpoint) -> tuple[socket.socket, socket.socket]:
         tcp = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             udp.bind(endpoint)
             tcp.bind((endpoint.address, udp.getsockname()[1]))
             tcp.listen(TCP_CONNECTIONS)
