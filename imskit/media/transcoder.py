@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from imskit.media.codecs import (
     FRAME_MILLISECONDS,
@@ -27,8 +28,7 @@ MAX_CONCEALED = 5
 """Lost frames made up at most in a row; after 100 ms the ear prefers silence."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """20 ms to be sent."""
 
     timestamp: int
@@ -105,7 +105,9 @@ class Transcoder:
         """Take a packet; ``lost`` says how many packets just before it did not come."""
         start = time.perf_counter()
         frames: list[Frame] = []
-        gap = 0 if self._expected is None else _signed(timestamp - self._expected)
+        gap = 0
+        if self._expected is not None and timestamp != self._expected:
+            gap = _signed(timestamp - self._expected)
         if gap > 0:
             missing = round(gap / self._in_frame)
             bridged = missing if self.in_silence else min(missing, MAX_CONCEALED) if lost else 0
@@ -120,7 +122,7 @@ class Transcoder:
             self.stats.damaged += 1
             pcm = self.decoder.conceal()
         self._expected = (timestamp + self._ticks(pcm)) & 0xFFFFFFFF
-        frames += self._encode(pcm)
+        frames = frames + self._encode(pcm) if frames else self._encode(pcm)
         self.stats.packets += 1
         self.stats.seconds += time.perf_counter() - start
         return frames
@@ -160,17 +162,23 @@ class Transcoder:
     def _encode(self, pcm: bytes) -> list[Frame]:
         if self._resampler is not None:
             pcm = self._resampler.convert(pcm)
+        size = self._frame_octets
+        if not self._pending and len(pcm) == size:  # the usual case
+            return self._encode_frame(pcm)
         self._pending += pcm
         frames: list[Frame] = []
-        while len(self._pending) >= self._frame_octets:
-            payload = self.encoder.encode(self._pending[: self._frame_octets])
-            self._pending = self._pending[self._frame_octets :]
-            self.stats.frames += 1
-            if payload is not None:
-                frames.append(Frame(self._next_out, payload, self._paused))
-            self._paused = payload is None
-            self._next_out = (self._next_out + self._out_frame) & 0xFFFFFFFF
+        while len(self._pending) >= size:
+            frames += self._encode_frame(self._pending[:size])
+            self._pending = self._pending[size:]
         return frames
+
+    def _encode_frame(self, pcm: bytes) -> list[Frame]:
+        payload = self.encoder.encode(pcm)
+        timestamp, paused = self._next_out, self._paused
+        self._next_out = (timestamp + self._out_frame) & 0xFFFFFFFF
+        self._paused = payload is None
+        self.stats.frames += 1
+        return [] if payload is None else [Frame(timestamp, payload, paused)]
 
 
 def _signed(difference: int) -> int:

@@ -50,7 +50,7 @@ def make_encoder(spec: CodecSpec, sample_rate: int) -> Encoder:
     native_rate(spec)
     match spec.name.lower():
         case "opus":
-            return OpusEncoder(sample_rate, dtx=spec.dtx)
+            return OpusEncoder(sample_rate, dtx=spec.dtx, fec=spec.fec)
         case "amr-wb" | "amr":
             return AmrEncoder(spec)
         case "g722":

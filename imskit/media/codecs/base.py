@@ -37,6 +37,8 @@ class CodecSpec:
     """AMR: fmtp ``mode-change-period`` of the receiver, in frames (1 or 2)."""
     mode_change_neighbor: bool = False
     """AMR: fmtp ``mode-change-neighbor`` of the receiver."""
+    fec: int = 0
+    """Opus: loss in per cent for which in-band FEC is sent; 0 sends none, which sounds better where nothing is lost."""
     dtx: bool = False
     """The encoder stops sending in silence (AMR SID, Opus DTX)."""
 

@@ -9,8 +9,6 @@ BIT_RATE = 24000
 """Bit/s: wideband speech is transparent here, and AMR-WB on the other side has less."""
 COMPLEXITY = 5
 """Of 0-10: above this the encoder's time doubles for a difference nobody hears behind AMR."""
-EXPECTED_LOSS_PERCENT = 10
-"""Loss for which in-band FEC is dimensioned; at 5 libopus 1.3 sends none at this bit rate."""
 
 _APPLICATION_VOIP = 2048
 _SET_BITRATE, _SET_COMPLEXITY, _SET_INBAND_FEC = 4002, 4010, 4012
@@ -23,8 +21,8 @@ _MAX_PAYLOAD = 1275
 class OpusEncoder:
     """20 ms of speech into one Opus packet."""
 
-    def __init__(self, sample_rate: int, *, dtx: bool = False) -> None:
-        """``sample_rate``: 8000 or 16000.  Raises ``CodecUnavailableError`` without libopus."""
+    def __init__(self, sample_rate: int, *, dtx: bool = False, fec: int = 0) -> None:
+        """``sample_rate``: 8000 or 16000; ``fec``: see ``CodecSpec``.  ``CodecUnavailableError`` without libopus."""
         self.sample_rate = sample_rate
         self._library = load("opus")
         error = ffi.new("int *")
@@ -36,8 +34,8 @@ class OpusEncoder:
             (_SET_BITRATE, BIT_RATE),
             (_SET_COMPLEXITY, COMPLEXITY),
             (_SET_SIGNAL, _SIGNAL_VOICE),
-            (_SET_INBAND_FEC, 1),
-            (_SET_PACKET_LOSS, EXPECTED_LOSS_PERCENT),
+            (_SET_INBAND_FEC, int(fec > 0)),
+            (_SET_PACKET_LOSS, fec),
             (_SET_DTX, int(dtx)),
         ):
             self._library.opus_encoder_ctl(self._state, request, ffi.cast("int32_t", value))

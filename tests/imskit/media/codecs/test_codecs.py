@@ -142,7 +142,7 @@ def test_concealment_bridges_one_frame_and_fades(spec: CodecSpec, speech: Callab
 
 def test_opus_repairs_a_loss_from_the_next_packet(speech: Callable[..., Samples]) -> None:
     """In-band FEC gives back far more of a lost frame than extrapolation does."""
-    encoder = make_encoder(CodecSpec("opus"), 16000)
+    encoder = make_encoder(CodecSpec("opus", fec=10), 16000)
     payloads = [encoder.encode(frame) or b"" for frame in frames_of(speech(16000, 3.0), 16000)]
     reference = make_decoder(CodecSpec("opus"), 16000)
     whole = [np.frombuffer(reference.decode(payload), np.int16).astype(float) for payload in payloads]
