@@ -17,7 +17,6 @@ from imskit.secrets import Secret
 from ue_agent.wwpf.ca import CERTIFICATE_FILE, load_or_create
 from ue_agent.wwpf.config import Address, AgentSocket, Browser, Site, WwpfConfig, host_name
 from ue_agent.wwpf.policies import browser_policies
-from ue_agent.wwpf.proxy import WebProxy, WwpfError
 
 _RUN_EPILOG = """\
 Without --agent-socket nobody is logged in: the proxy intercepts the operator's hosts with its own certificates, passes
@@ -165,6 +164,9 @@ def print_policies(arguments: argparse.Namespace) -> int:
 
 
 async def _serve(config: WwpfConfig) -> int:
+    # mitmproxy takes a second and 70 MB to import: the other sub-commands of `imsbridge ue` do without.
+    from ue_agent.wwpf.proxy import WebProxy, WwpfError
+
     stop = asyncio.Event()
     proxy = WebProxy(config)
     try:

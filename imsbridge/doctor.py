@@ -1,0 +1,250 @@
+"""``imsbridge doctor``: everything that can be wrong on this device, one line each, with the cure."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+
+from imskit.config.model import ConfigError, load
+
+type Verdict = Literal["ok", "warn", "bad"]
+
+_POLICY_FOLDERS = (Path("/etc/chromium/policies/managed"), Path("/etc/opt/chrome/policies/managed"))
+_LAB_PROGRAMS = {
+    "chromium": "chromium",
+    "pcscd": "pcscd",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "espeak-ng": "espeak-ng",
+    "npm": "npm",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it is, and what to do."""
+
+    what: str
+    verdict: Verdict
+    text: str
+    cure: str = ""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``doctor`` to the command line."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="everything that can be wrong on this device, one line each",
+        description="Looks at this device and says what is missing, with the cure. With -c it looks at what that "
+        "configuration needs as well.",
+        epilog="exit codes: 0 nothing bad, 1 something is bad, 2 wrong configuration",
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", type=Path, help="configuration of the agent (ue.toml)")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the findings; the return value is the exit code."""
+    findings = [_python(), *_codecs(), _card_service(), *_lab()]
+    if arguments.config is not None:
+        try:
+            findings += _configured(arguments.config)
+        except ConfigError as error:
+            print(f"imsbridge doctor: {error}", file=sys.stderr)
+            return 2
+    if arguments.json:
+        print(json.dumps([finding.__dict__ for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{finding.verdict:<5} {finding.what:<18} {finding.text}")
+            if finding.cure:
+                print(f"      {'':<18} -> {finding.cure}")
+    return 1 if any(finding.verdict == "bad" for finding in findings) else 0
+
+
+# ---- any device ------------------------------------------------------------------------------------------
+
+
+def _python() -> Finding:
+    return Finding("Python", "ok", ".".join(map(str, sys.version_info[:3])))
+
+
+def _codecs() -> Iterator[Finding]:
+    from imskit.media.codecs import CodecSpec, CodecUnavailableError, make_decoder, make_encoder
+
+    for name in ("opus", "AMR-WB", "AMR"):
+        spec = CodecSpec(name)
+        try:
+            make_encoder(spec, 16000)
+            make_decoder(spec, 16000)
+        except CodecUnavailableError as error:
+            yield Finding(f"codec {name}", "bad", "not installed", str(error))
+        else:
+            yield Finding(f"codec {name}", "ok", "installed")
+
+
+def _card_service() -> Finding:
+    try:
+        from smartcard.Exceptions import SmartcardException
+        from smartcard.pcsc.PCSCExceptions import BaseSCardException
+        from smartcard.System import readers
+    except ImportError:
+        return Finding("PC/SC", "bad", "the PC/SC library is missing", "apt-get install libpcsclite1")
+    try:
+        found = [str(reader) for reader in readers()]  # type: ignore[no-untyped-call]
+    except (SmartcardException, BaseSCardException) as error:
+        return Finding("PC/SC", "warn", f"no daemon answers: {error}", "apt-get install pcscd; systemctl start pcscd")
+    if not found:
+        return Finding("PC/SC", "warn", "no card reader", "plug a reader in, or use imsbridge sim card run --pcscd")
+    return Finding("PC/SC", "ok", ", ".join(found))
+
+
+def _lab() -> Iterator[Finding]:
+    missing = {
+        program: package
+        for program, package in _LAB_PROGRAMS.items()
+        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None
+    }
+    if missing:
+        packages = " ".join(sorted(set(missing.values())))
+        yield Finding("lab programs", "warn", f"missing: {', '.join(missing)}", f"apt-get install {packages}")
+    else:
+        yield Finding("lab programs", "ok", "all there")
+    yield _namespaces()
+
+
+def _namespaces() -> Finding:
+    """A child tries what the demo will do."""
+    child = os.fork()
+    if child == 0:
+        try:
+            flags = os.CLONE_NEWNET | os.CLONE_NEWNS
+            os.unshare(flags if os.getuid() == 0 else flags | os.CLONE_NEWUSER)
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if status == 0:
+        return Finding("lab namespaces", "ok", "the demo needs no root here")
+    return Finding("lab namespaces", "warn", "the kernel refuses network namespaces", "run imsbridge demo with sudo")
+
+
+# ---- what a configuration needs ----------------------------------------------------------------------
+
+
+def _configured(path: Path) -> Iterator[Finding]:
+    from ue_agent.config import UeConfig
+
+    config = load(UeConfig, path)
+    yield Finding("configuration", "ok", f"{path} is valid")
+    running = _running(config.control)
+    yield running
+    yield _own_address("ims.address", config.ims.address)
+    yield _own_address("turn.address", config.turn.address)
+    if ip_address(config.turn.address).is_loopback:
+        yield Finding(
+            "turn.address",
+            "bad",
+            f"{config.turn.address} is a loopback address: Firefox does not use TURN there",
+            "give the device an address of its own: ip address add 10.99.0.1/32 dev lo",
+        )
+    if running.verdict != "ok":
+        for text in config.dns.listen:
+            host, _, port = text.rpartition(":")
+            yield _free("dns.listen", host or text, int(port) if port.isdigit() else 53, socket.SOCK_DGRAM)
+        yield _free("wwpf.port", config.wwpf.address, config.wwpf.port, socket.SOCK_STREAM)
+        yield _free("ims.port", config.ims.address, config.ims.port, socket.SOCK_DGRAM)
+    yield _resolver([text.rpartition(":")[0] or text for text in config.dns.listen])
+    yield _policy(config.state / "chromium-policy.json")
+    for browser in config.wwpf.browsers:
+        if not Path(browser).exists():
+            cure = "name the executable that /proc/PID/exe shows for the running browser"
+            yield Finding("wwpf.browsers", "bad", f"{browser} does not exist", cure)
+    if config.operator.trust is not None and not config.operator.trust.exists():
+        yield Finding("operator.trust", "bad", f"{config.operator.trust} does not exist", "name a PEM file")
+
+
+def _running(control: Path) -> Finding:
+    import aiohttp
+
+    async def ask() -> bool:
+        timeout = aiohttp.ClientTimeout(total=3)
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(control)), timeout=timeout) as http,
+            http.get("http://agent/status") as response,
+        ):
+            return bool((await response.json())["registration"]["ok"])
+
+    try:
+        registered = asyncio.run(ask())
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return Finding("agent", "warn", f"does not run (no answer at {control})", "imsbridge ue run -c FILE")
+    if registered:
+        return Finding("agent", "ok", "runs and is registered")
+    return Finding("agent", "warn", "runs, not registered", "imsbridge ue status -c FILE says why")
+
+
+def _own_address(what: str, address: str) -> Finding:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            cure = f"bring the interface up, or set {what} to an address that `ip address` shows"
+            return Finding(what, "bad", f"{address} is no address of this device", cure)
+    return Finding(what, "ok", f"{address} is this device's")
+
+
+def _free(what: str, host: str, port: int, kind: socket.SocketKind) -> Finding:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, kind) as probe:
+        try:
+            probe.bind((host.strip("[]"), port))
+        except PermissionError:
+            cure = "run the agent with CAP_NET_BIND_SERVICE, or choose a port above 1023"
+            return Finding(what, "bad", f"{host} port {port} is not allowed", cure)
+        except OSError as error:
+            cure = f"`ss -lnp | grep :{port}` shows who has it"
+            return Finding(what, "bad", f"{host} port {port}: {error.strerror}", cure)
+    return Finding(what, "ok", f"{host} port {port} is free")
+
+
+def _resolver(listen: list[str]) -> Finding:
+    try:
+        lines = Path("/etc/resolv.conf").read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        return Finding("resolver", "bad", f"/etc/resolv.conf: {error.strerror}", f"write: nameserver {listen[0]}")
+    servers = [line.split()[1] for line in lines if line.startswith("nameserver") and len(line.split()) > 1]
+    if servers and servers[0] in listen:
+        return Finding("resolver", "ok", f"asks {servers[0]}")
+    return Finding(
+        "resolver",
+        "warn",
+        f"asks {', '.join(servers) or 'nobody'}, not the agent",
+        f"put first in /etc/resolv.conf: nameserver {listen[0]}",
+    )
+
+
+def _policy(made: Path) -> Finding:
+    if not made.exists():
+        return Finding("browser policy", "warn", f"{made} is not made yet", "start the agent once")
+    try:
+        wanted = json.loads(made.read_text())["CACertificates"]
+        installed = [json.loads(file.read_text()) for folder in _POLICY_FOLDERS for file in folder.glob("*.json")]
+    except (OSError, ValueError, KeyError) as error:
+        return Finding("browser policy", "bad", f"a policy file cannot be read: {error}", "make it valid JSON")
+    if any(set(wanted) <= set(policy.get("CACertificates", [])) for policy in installed):
+        return Finding("browser policy", "ok", "installed, with this device's CA")
+    cure = f"cp {made} {_POLICY_FOLDERS[0]}/imsbridge.json, and restart the browser"
+    return Finding("browser policy", "bad", "not installed, or of another CA", cure)
