@@ -211,7 +211,14 @@ class Script:
         return [each for each in self.received if isinstance(each, Response) and each.cseq.method == method][-1]
 
     def build(
-        self, method: str, sequence: int, sdp: bytes = b"", *, to_tag: str | None = None, branch: str = "", **fields: Any
+        self,
+        method: str,
+        sequence: int,
+        sdp: bytes = b"",
+        *,
+        to_tag: str | None = None,
+        branch: str = "",
+        **fields: Any,
     ) -> Request:
         """Build a request of alice's to bob, with a fresh branch; ``fields`` are headers, ``_`` for ``-``."""
         self._branches += 1

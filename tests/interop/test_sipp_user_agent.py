@@ -33,6 +33,12 @@ def _free_port() -> int:
                 return port
 
 
+def _bound(port: int, transport: str) -> bool:
+    """Look whether somebody has a port; trying it would be in SIPp's way."""
+    table = Path("/proc/net/udp" if transport == "UDP" else "/proc/net/tcp")
+    return f" 0100007F:{port:04X} " in table.read_text()
+
+
 class Agent:
     """A user agent on one loopback port; the test waits for its outputs one by one."""
 
@@ -59,7 +65,7 @@ class Agent:
 
     async def wait[T](self, kind: type[T], **fields: Any) -> T:
         """Wait for the next output of a kind; what came before it is forgotten."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             while True:
                 while self.outputs:
                     output = self.outputs.pop(0)
@@ -103,14 +109,10 @@ class Sipp:
 
     async def listening(self, port: int, transport: str) -> None:
         """Wait until it has its port: it says nothing, so there is no event to wait for."""
-        kind = socket.SOCK_DGRAM if transport == "UDP" else socket.SOCK_STREAM
         assert self._task is not None
         while not self._task.done():
-            with socket.socket(socket.AF_INET, kind) as probe:
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    return
+            if _bound(port, transport):
+                return
             await asyncio.sleep(0.01)
         await self._task
 
@@ -121,7 +123,7 @@ class Sipp:
 
     async def _run(self, options: tuple[str, ...]) -> None:
         process = await asyncio.create_subprocess_exec(
-            "sipp", "-nostdin", "-timeout", "30", "-timeout_error", *options,
+            "sipp", "-nostdin", "-timeout", "60", "-timeout_error", *options,
             cwd=self._directory, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         try:
