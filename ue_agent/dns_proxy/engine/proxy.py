@@ -196,6 +196,18 @@ class DnsProxyEngine:
         self._answers = answers
         self._known.clear()
 
+    def known_answer(self, data: bytes) -> bytes | None:
+        """Return the answer to a query that was answered locally before; ``None``: let ``handle`` see to it.
+
+        A way past ``handle`` and ``poll`` for the one kind of query that needs neither time nor memory: a third of
+        the work.
+        """
+        known = self._known.get(data[2:])
+        if known is None:
+            return None
+        self.counters.answered_locally += 1
+        return data[:2] + known
+
     def handle(self, event: Event | Tick, now: float) -> None:
         """Take in what happened at ``now`` (seconds)."""
         if isinstance(event, ClientQuery):
@@ -224,11 +236,6 @@ class DnsProxyEngine:
 
     def _client_query(self, event: ClientQuery, now: float) -> None:
         client, data, stream = event
-        known = self._known.get(data[2:])
-        if known is not None:
-            self.counters.answered_locally += 1
-            self._outputs.append(Reply(client, data[:2] + known))
-            return
         try:
             query = parse_query(data)
         except DnsError as error:
@@ -330,7 +337,10 @@ class DnsProxyEngine:
             self.counters.unexpected += 1
             return
         (_, sent, _), query = pending.waiters[0]
-        repeats = _repeats_question(data, sent, query)
+        end = query.question_end
+        repeats: bool | None = data[4:6] == b"\0\1" and data[12:end] == sent[12:end] and data[2] & 0xF8 == 0x80
+        if not repeats:
+            repeats = _repeats_question(data, sent, query)
         if repeats is None:
             self.counters.malformed += 1
             return

@@ -103,7 +103,7 @@ class DnsProxy:
         self._listeners: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._connections: set[_TcpClient] = set()
-        self._paths: dict[tuple[int, int], _UpstreamSocket] = {}
+        self._paths: list[_UpstreamSocket | None] = [None] * (SOCKETS * len(config.upstreams))
         self._asking: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -154,9 +154,9 @@ class DnsProxy:
             loop.remove_reader(sock)
             sock.close()
         self._listeners.clear()
-        for path in self._paths.values():
-            path.close()
-        self._paths.clear()
+        for path in self._paths:
+            if path is not None:
+                path.close()
         for task in self._asking:
             task.cancel()
         if self._timer is not None:
@@ -169,7 +169,11 @@ class DnsProxy:
             data, address = sock.recvfrom(_LARGEST_QUERY)
         except OSError:  # nothing there after all, or an ICMP error for an earlier reply
             return
-        self.feed(ClientQuery((sock, address), data, False))
+        known = self._engine.known_answer(data)
+        if known is None:
+            self.feed(ClientQuery((sock, address), data, False))
+        else:
+            self._reply((sock, address), known)
 
     def feed(self, event: Event | Tick) -> None:
         """Give the engine an event and carry out what it wants."""
@@ -215,16 +219,21 @@ class DnsProxy:
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
             return
-        path = self._paths.get((ask.upstream, ask.path))
+        number = ask.upstream * SOCKETS + ask.path
+        path = self._paths[number]
         try:
             if path is None or now > path.replace:
-                path = _UpstreamSocket(self, ask.upstream, ask.path, self._config.upstreams[ask.upstream])
-                old = self._paths.get((ask.upstream, ask.path))
-                self._paths[ask.upstream, ask.path] = path
-                if old is not None:  # an answer may still be on its way
-                    asyncio.get_running_loop().call_later(GIVE_UP_S, old.close)
-            path.send(ask.data)
+                endpoint = self._config.upstreams[ask.upstream]
+                self._paths[number] = fresh = _UpstreamSocket(self, ask.upstream, ask.path, endpoint)
+                if path is not None:  # an answer may still be on its way
+                    asyncio.get_running_loop().call_later(GIVE_UP_S, path.close)
+                path = fresh
+            path.sock.send(ask.data)
+        except BlockingIOError:
+            pass  # lost, as datagrams are: the engine asks again
         except OSError as error:
+            if path is not None:
+                path.close()
             self._path_failed(ask.upstream, ask.path, error)
 
     def _path_failed(self, upstream: int, path: int, error: OSError) -> None:
@@ -259,34 +268,24 @@ class _UpstreamSocket:
         self._path = path
         self.replace = time.monotonic() + SOCKET_LIFE_S
         """When a socket with another port takes its place."""
-        self._sock = socket.socket(endpoint.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.sock = socket.socket(endpoint.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
-            self._sock.connect(endpoint)  # binds to a random port
+            self.sock.connect(endpoint)  # binds to a random port
         except OSError:
-            self._sock.close()
+            self.sock.close()
             raise
-        asyncio.get_running_loop().add_reader(self._sock, self._read)
-
-    def send(self, data: bytes) -> None:
-        """Send a query; OSError when the network reports a failure."""
-        try:
-            self._sock.send(data)
-        except BlockingIOError:
-            pass  # lost, as datagrams are: the engine asks again
-        except OSError:
-            self.close()
-            raise
+        asyncio.get_running_loop().add_reader(self.sock, self._read)
 
     def close(self) -> None:
         """Close the socket."""
         self.replace = 0.0
-        if self._sock.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(self._sock)
-            self._sock.close()
+        if self.sock.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self.sock)
+            self.sock.close()
 
     def _read(self) -> None:
         try:
-            data = self._sock.recv(_DATAGRAM)
+            data = self.sock.recv(_DATAGRAM)
         except BlockingIOError:
             return
         except OSError as error:

@@ -89,6 +89,23 @@ def test_local_names_never_leave() -> None:
     assert reply.answer[0][0].to_text() == "10.99.0.1"
 
 
+def test_a_local_answer_is_known_the_second_time() -> None:
+    bench = Bench()
+    assert bench.engine.known_answer(dns.message.make_query("turn.ims.example", "A").to_wire()) is None
+    data = bench.query(name="TURN.ims.example")
+    first = bench.replies.pop().data
+    again = b"\x12\x34" + data[2:]
+    assert bench.engine.known_answer(again) == b"\x12\x34" + first[2:]
+    assert bench.engine.known_answer(b"\x12") is None
+    forwarded = bench.query(name="www.example")
+    assert bench.engine.known_answer(forwarded) is None
+    bench.engine.set_answers(LocalAnswers({"turn.ims.example": [ip_address("10.99.0.2")]}))
+    assert bench.engine.known_answer(again) is None
+    for number in range(2 * p.MAXIMUM_KNOWN):
+        bench.query(name="turn.ims.example", use_edns=0, payload=512 + number)
+    assert len(bench.engine._known) == p.MAXIMUM_KNOWN
+
+
 def test_a_query_is_forwarded_unchanged_but_for_its_id() -> None:
     bench = Bench()
     data = bench.query(options=[dns.edns.GenericOption(65001, b"hello")], payload=1400, want_dnssec=True)
