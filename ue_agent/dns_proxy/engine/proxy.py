@@ -266,11 +266,12 @@ class DnsProxyEngine:
             self._wait(pending, (event, query))
         elif len(self._pending) < MAXIMUM_PENDING:
             self.counters.forwarded += 1
-            pending = _Pending(key, (event, query), self._order, now + GIVE_UP_S)
+            order = self._order
+            pending = _Pending(key, (event, query), order[1:], now + GIVE_UP_S)
             self._pending[key, stream] = pending
             if not self._all_up:
                 self._probe(pending, now)
-            self._ask_next(pending, now)
+            self._ask(pending, order[0], now)
         else:
             self._too_many((event, query))
 
@@ -298,12 +299,12 @@ class DnsProxyEngine:
     def _probe(self, pending: _Pending, now: float) -> None:
         """Let the query also go to upstreams that are down, from time to time."""
         for index, health in enumerate(self._health):
-            if health.down and now >= health.probe and index != pending.order[0]:
+            if health.down and now >= health.probe and index in pending.order:
                 health.probe = now + PROBE_S
                 pending.order = tuple(other for other in pending.order if other != index)
-                self._ask(pending, index)
+                self._ask(pending, index, now)
 
-    def _ask(self, pending: _Pending, upstream: int) -> None:
+    def _ask(self, pending: _Pending, upstream: int, now: float) -> None:
         if not self._randoms:
             self._randoms = list(memoryview(bytes.fromhex(self._tokens(512))).cast("I"))
         random = self._randoms.pop()
@@ -319,15 +320,15 @@ class DnsProxyEngine:
             asked = (upstream, path, identifier)
         self._asked[asked] = pending
         pending.asked.append(asked)
+        pending.retry = now + RETRY_S
+        self._retries.append((pending.retry, pending))
         data = pending.waiters[0][0].data
         self._outputs.append(Ask(upstream, path, identifier.to_bytes(2, "big") + data[2:]))
 
     def _ask_next(self, pending: _Pending, now: float) -> None:
         order = pending.order or self._order  # another round, if need be
         pending.order = order[1:]
-        self._ask(pending, order[0])
-        pending.retry = now + RETRY_S
-        self._retries.append((pending.retry, pending))
+        self._ask(pending, order[0], now)
 
     def _upstream_reply(self, event: UpstreamReply, now: float) -> None:
         upstream, path, data = event
@@ -415,11 +416,12 @@ class DnsProxyEngine:
         """Hand the response to everyone who waits, each with the ID and the question that it sent."""
         self._release(pending)
         for waiter in pending.waiters:
-            asked, end = waiter[0].data, waiter[1].question_end
-            if data[12:end] == asked[12:end]:
-                self._reply(waiter, asked[:2] + data[2:])
-            else:
+            (client, asked, _), query = waiter
+            end = query.question_end
+            if len(data) > 512 or data[12:end] != asked[12:end]:
                 self._reply(waiter, asked[:2] + data[2:12] + asked[12:end] + data[end:])
+            else:
+                self._outputs.append(Reply(client, asked[:2] + data[2:]))
 
     def _release(self, pending: _Pending) -> None:
         del self._pending[pending.key, pending.stream]
