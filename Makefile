@@ -1,6 +1,6 @@
 # Two commands for people: `make demo` and `make test`.  Both set up what they need first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint unit bench clean lock
+.PHONY: help setup setup-test demo test check lint unit bench clean lock
 
 PYTHON := .venv/bin/python
 
@@ -10,15 +10,18 @@ help:            ## this list
 setup:           ## system packages, Python environment, the page's JavaScript
 	@scripts/setup
 
+setup-test:
+	@scripts/setup test
+
 demo: setup      ## a browser calls a VoLTE phone and is called back, in a lab on this machine
 	$(PYTHON) -m imsbridge demo
 
-test: setup      ## everything CI runs: linters, unit, interoperability and end-to-end tests
+test: setup-test   ## everything CI runs: linters, unit, interoperability and end-to-end tests
 	$(MAKE) lint
 	$(PYTHON) -m pytest
 	$(PYTHON) -m pytest tests/e2e -m e2e
 
-check: setup     ## linters and unit tests only
+check: setup-test   ## linters and unit tests only
 	$(MAKE) lint
 	$(PYTHON) -m pytest -m 'not e2e and not interop and not slow'
 
@@ -28,7 +31,7 @@ lint:            ## ruff, mypy, import linter
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: setup     ## the figures of bench/README.md, beside coturn, rtpengine and dnsmasq
+bench: setup-test   ## the figures of bench/README.md, beside coturn, rtpengine and dnsmasq
 	$(PYTHON) -m bench
 
 lock:            ## renew requirements.lock from pyproject.toml

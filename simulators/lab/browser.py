@@ -25,7 +25,8 @@ from imskit.tasks import spawn
 from simulators.lab.host import Host, Process
 from simulators.lab.world import LabError
 
-CHROMIUM = "/usr/bin/chromium"
+_DEBIAN = ("/usr/bin/chromium", "/usr/lib/chromium/chromium")
+_PLAYWRIGHT = ".cache/ms-playwright/chromium-*/chrome-linux*/chrome"
 _START_SECONDS = 30.0
 FLAGS = (
     "--headless=new",
@@ -38,6 +39,20 @@ FLAGS = (
     "--disable-sync",
     "--use-fake-device-for-media-stream",
 )
+
+
+def find_chromium() -> tuple[str, str]:
+    """Return the command that starts Chromium and the executable that then runs; `LabError` if there is none.
+
+    Debian's package, else the build that Playwright fetches (on Ubuntu the package is a snap, which cannot enter the
+    lab).
+    """
+    if Path(_DEBIAN[1]).exists():
+        return _DEBIAN
+    found = sorted(Path.home().glob(_PLAYWRIGHT))
+    if not found:
+        raise LabError("no Chromium is installed: run scripts/setup")
+    return str(found[-1]), str(found[-1])
 
 
 class Browser:
@@ -64,7 +79,7 @@ class Browser:
 
     async def _start(self) -> None:
         argv = [
-            CHROMIUM,
+            find_chromium()[0],
             *FLAGS,
             f"--use-file-for-fake-audio-capture={self._microphone}",
             f"--user-data-dir={self._profile}",

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from simulators.lab.browser import find_chromium
 from simulators.lab.certificates import Authority
 from simulators.lab.control import ask
 from simulators.lab.host import Process
@@ -225,7 +226,7 @@ class Lab:
             [turn]
             address = "{HANDSET_TURN}"
             [wwpf]
-            browsers = ["/usr/lib/chromium/chromium"]
+            browsers = ["{find_chromium()[1]}"]
             [ims]
             address = "{HANDSET_IMS}"
             access_network_info = "{CELL}"
