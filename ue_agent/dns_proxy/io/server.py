@@ -205,9 +205,8 @@ class DnsProxy:
         if isinstance(client, _TcpQuery):
             client.connection.reply(data)
             return
-        sock, address = cast(tuple[socket.socket, tuple[str, int]], client)
         try:
-            sock.sendto(data, address)
+            client[0].sendto(data, client[1])  # type: ignore[index]  # (socket, address), see _read_client
         except OSError as error:  # buffer full, client gone: as good as a lost datagram
             _log.debug("reply not sent: %s", error)
 
