@@ -111,7 +111,9 @@ class Agent:
         with _named("TURN proxy"):
             listen = [(config.turn.address, config.turn.port)]
             relays = VirtualRelays(plane, [_RELAYED_HOST])
-            self._turn = TurnProxy(plane, listen, self._credentials, self._peers.policy, relays)
+            self._turn = TurnProxy(
+                plane, listen, self._credentials, self._peers.policy, relays, device=config.turn.device
+            )
             await self._turn.start()
             self._peers.proxy = self._turn
             self._exit.push_async_callback(self._turn.aclose)

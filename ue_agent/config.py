@@ -38,7 +38,9 @@ class TurnConfig:
 
     address: str = setting("an address of this device that no network reaches, not a loopback one")
     port: int = setting("UDP and TCP port", 3478)
-    device: str = setting("interface that packets must come through: nobody outside the device can use it", "lo")
+    device: str = setting(
+        "interface that packets must come through: with lo nobody outside the device can use it; empty: any", "lo"
+    )
     realm: str = setting("realm of the credentials; empty: the operator's domain", "")
 
 

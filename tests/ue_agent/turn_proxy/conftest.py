@@ -140,6 +140,7 @@ async def start_proxy(plane: PythonPlane) -> AsyncIterator[Callable[..., Any]]:
             policy: PeerPolicy | None = None,
             relays: RelaySource | None = None,
             settings: TurnSettings | None = None,
+            device: str = "",
         ) -> TurnProxy:
             store = CredentialStore(REALM)
             store.add("alice", PASSWORD)
@@ -150,6 +151,7 @@ async def start_proxy(plane: PythonPlane) -> AsyncIterator[Callable[..., Any]]:
                 policy or CidrPolicy(["127.0.0.0/8", "::1/128"]),
                 relays or SocketRelays(plane, hosts),
                 settings,
+                device,
             )
             await proxy.start()
             running.push_async_callback(proxy.aclose)

@@ -16,19 +16,10 @@ from imskit.stun.wire import attributes as a
 from imskit.stun.wire.message import Method, parse_message, request
 from ue_agent.turn_proxy import command
 
-_RUN = """
-import argparse, sys
-from ue_agent.turn_proxy import command
-parser = argparse.ArgumentParser(prog="imsbridge ue")
-command.register(parser.add_subparsers(required=True))
-arguments = parser.parse_args()
-sys.exit(arguments.run(arguments))
-"""
-
 
 async def _start(*arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _RUN, "turn", "run", *arguments, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-m", "imsbridge", "ue", "turn", "run", *arguments, stderr=asyncio.subprocess.PIPE
     )
 
 

@@ -7,6 +7,7 @@ comes up here and goes through the machine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import socket
@@ -24,6 +25,7 @@ from imskit.stun.engine.settings import TurnCounters, TurnSettings
 from imskit.stun.engine.turn import TurnServer
 from imskit.stun.wire.attributes import Address
 from imskit.stun.wire.channel_data import LAST_CHANNEL
+from ue_agent.turn_proxy.io.device import hear_only
 from ue_agent.turn_proxy.io.relays import RelaySource
 from ue_agent.turn_proxy.io.stream import TurnStream
 
@@ -38,6 +40,7 @@ class TurnProxy:
     """A TURN server on given addresses, UDP and TCP each.
 
     ``credentials`` may be changed while it runs; after a change of ``policy`` call ``policy_changed``.
+    With ``device`` only packets that come through this interface are heard.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class TurnProxy:
         policy: PeerPolicy,
         relays: RelaySource,
         settings: TurnSettings | None = None,
+        device: str = "",
     ) -> None:
         self._plane = plane
         self._listen = listen
@@ -55,6 +59,7 @@ class TurnProxy:
         self._policy = policy
         self._relays = relays
         self._settings = settings or TurnSettings()
+        self._device = device
         self._engine: TurnServer | None = None
         self._sockets: dict[Address, tuple[socket.socket, SocketId]] = {}
         self._listeners: list[asyncio.Server] = []
@@ -134,20 +139,21 @@ class TurnProxy:
     async def _listen_on(self, host: str, port: int) -> None:
         """Bind UDP and TCP; with port 0 the same free port for both."""
         for attempt in range(_PORT_ATTEMPTS):
-            udp = _udp_socket(host, port)
-            address: Address = udp.getsockname()[:2]
-            try:
+            with contextlib.ExitStack() as opened:
+                udp = opened.enter_context(_bound(socket.SOCK_DGRAM, host, port, self._device))
+                address: Address = udp.getsockname()[:2]
+                try:
+                    tcp = opened.enter_context(_bound(socket.SOCK_STREAM, *address, self._device))
+                except OSError:
+                    if port or attempt == _PORT_ATTEMPTS - 1:
+                        raise
+                    continue
                 listener = await self._loop.create_server(
                     lambda: TurnStream(self, self._loop.call_later, self._settings.last_channel),
-                    *address,
+                    sock=tcp,
                     start_serving=False,
-                    reuse_address=True,
                 )
-            except OSError:
-                udp.close()
-                if port or attempt == _PORT_ATTEMPTS - 1:
-                    raise
-                continue
+                opened.pop_all()
             self._sockets[address] = udp, SocketId(0)
             self._listeners.append(listener)
             self.endpoints.append(address)
@@ -234,12 +240,16 @@ class TurnProxy:
         self._handle(Tick())
 
 
-def _udp_socket(host: str, port: int) -> socket.socket:
+def _bound(kind: socket.SocketKind, host: str, port: int, device: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if device:
+            hear_only(sock, device)
         sock.bind((host, port))
     except OSError:
         sock.close()
