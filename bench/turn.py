@@ -37,15 +37,6 @@ GOAL = 2.0
 
 USER, PASSWORD, REALM = "bench", Secret("bench-password"), "bench.example"
 
-_OURS = """
-import argparse, sys
-from ue_agent.turn_proxy import command
-parser = argparse.ArgumentParser()
-command.register(parser.add_subparsers(required=True))
-arguments = parser.parse_args()
-sys.exit(arguments.run(arguments))
-"""
-
 
 @dataclass
 class Server:
@@ -148,7 +139,18 @@ def one_run(server: Server, load: Path, rate: int, allocations: int, seconds: fl
 def ours() -> Iterator[Server]:
     """Run the TURN proxy alone, with its standard settings."""
     port = _free_port()
-    command = [sys.executable, "-c", _OURS, "turn", "run", "--listen", f"127.0.0.1:{port}", "--realm", REALM]
+    command = [
+        sys.executable,
+        "-m",
+        "imsbridge",
+        "ue",
+        "turn",
+        "run",
+        "--listen",
+        f"127.0.0.1:{port}",
+        "--realm",
+        REALM,
+    ]
     with tempfile.NamedTemporaryFile("w", suffix=".users") as users:
         users.write(f"{USER}:{PASSWORD.reveal()}\n")
         users.flush()

@@ -18,15 +18,6 @@ pytestmark = pytest.mark.interop
 
 USER, PASSWORD, REALM = "alice", "correct-horse", "ims.example"
 
-_RUN = """
-import argparse, sys
-from ue_agent.turn_proxy import command
-parser = argparse.ArgumentParser(prog="imsbridge ue")
-command.register(parser.add_subparsers(required=True))
-arguments = parser.parse_args()
-sys.exit(arguments.run(arguments))
-"""
-
 
 @dataclass
 class Proxy:
@@ -83,7 +74,7 @@ async def proxy() -> AsyncIterator[Proxy]:
     for host, network in (("127.0.0.1", "127.0.0.1/32"), ("[::1]", "::1/128")):
         arguments += ["--listen", f"{host}:{port}", "--allow-peer", network]
     peer_command = ("turnutils_peer", "-p", str(peer_port), "-L", "127.0.0.1", "-L", "::1")
-    async with _running(sys.executable, "-c", _RUN, *arguments) as process, _running(*peer_command):
+    async with _running(sys.executable, "-m", "imsbridge", "ue", *arguments) as process, _running(*peer_command):
         assert process.stderr is not None
         async with asyncio.timeout(20):
             while not (await process.stderr.readline()).startswith(b"ready: turn"):
