@@ -38,6 +38,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "--path", choices=("ue",), default="ue", help="through the agent on the device (the only one yet)"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the measurements here too (docs/demo-json.md)")
     parser.add_argument("--keep", action="store_true", help="leave the lab running afterwards, until Ctrl-C")
     parser.add_argument("--logs", metavar="DIR", type=Path, help="keep logs, recordings and event files here")
@@ -168,12 +171,12 @@ def _show_call(console: object, call: CallResult) -> None:
         table.add_row(step.name, _number(step.ms), _verdict(step.ok, step.note))
     console.print(table)
     speech = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("speech", "codecs", "packets", "PESQ", "codecs only", "likeness", "added ms", ""):
+    for name in ("speech", "codecs", "packets", "PESQ", "codecs alone", "likeness", "added ms", ""):
         speech.add_column(name, justify="left" if name in ("speech", "codecs", "") else "right")
-    for name, way in (("browser to phone", call.to_phone), ("phone to browser", call.to_browser)):
+    for name, way in (("to phone", call.to_phone), ("to browser", call.to_browser)):
         speech.add_row(
             name,
-            way.codecs,
+            way.codecs.replace(" > ", "→"),
             str(way.packets),
             "–" if way.pesq is None else f"{way.pesq:.2f}",
             "–" if way.pesq_codecs is None else f"{way.pesq_codecs:.2f}",
