@@ -69,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
         shutil.rmtree(root, ignore_errors=True)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(as_json(result), indent=2) + "\n")
-    show(result)
+    if not arguments.keep:
+        show(result)
     return 0 if result.ok else 1
 
 
@@ -97,6 +98,7 @@ async def _run(arguments: argparse.Namespace, root: Path) -> DemoResult:
         if arguments.keep and not stop.is_set():
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            show(demo.result)
             print(_keep_text(demo), file=sys.stderr, flush=True)
             await stop.wait()
 
@@ -108,10 +110,13 @@ async def _run(arguments: argparse.Namespace, root: Path) -> DemoResult:
 
 
 def _keep_text(demo: Demo) -> str:
+    from simulators.lab.host import is_machine_root
+
     handset = demo.lab.net.handset
+    into = f"nsenter -t {handset.pid}" + ("" if is_machine_root() else " -U --preserve-credentials")
     return (
         f"\nThe lab runs on. A browser of your own on the handset (end it before the lab):\n\n"
-        f"  nsenter -t {handset.pid} -n -m env HOME={handset.home} chromium --no-sandbox https://portal.ims.example/\n\n"
+        f"  {into} -n -m env HOME={handset.home} chromium --no-sandbox https://portal.ims.example/\n\n"
         f"Logs are in {demo.lab.root}. Ctrl-C ends the lab.\n"
     )
 

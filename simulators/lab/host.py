@@ -64,7 +64,7 @@ class Host:
         layers.mkdir()
         self.run("mount", "-t", "tmpfs", "tmpfs", str(layers))
         self.run("mkdir", f"{layers}/upper", f"{layers}/work", f"{layers}/copy")
-        if _is_machine_root():
+        if is_machine_root():
             overlay = f"lowerdir=/etc,upperdir={layers}/upper,workdir={layers}/work"
             with contextlib.suppress(LabError):
                 self.run("mount", "-t", "overlay", "overlay", "-o", overlay, "/etc")
@@ -139,7 +139,7 @@ class Host:
         self._holder.wait()
 
 
-def _is_machine_root() -> bool:
+def is_machine_root() -> bool:
     """Whether this process's root is the machine's, not that of a user namespace."""
     return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
 
