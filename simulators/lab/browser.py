@@ -89,10 +89,10 @@ class Browser:
         # The line that names the port ends with the address of the browser's own target.
         self.process = await self._host.start(self._name, argv, ready="/devtools/browser/", within=_START_SECONDS)
         self._stack.push_async_callback(self.process.stop)
-        found = re.search(r"ws://127\.0\.0\.1:(\d+)/devtools", self.process.tail(200))
-        if found is None:
+        found = re.findall(r"ws://127\.0\.0\.1:(\d+)/devtools", self.process.tail(200))
+        if not found:
             raise LabError(f"Chromium did not say where DevTools listens:\n{self.process.tail()}")
-        port = int(found[1])
+        port = int(found[-1])
         forwarder = await _forward(self._host, port)
         self._stack.callback(forwarder.close)
         local = forwarder.sockets[0].getsockname()[1]

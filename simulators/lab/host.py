@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -95,6 +97,27 @@ class Host:
         if done.returncode:
             raise LabError(f"host {self.name}: cannot write {path}: {done.stderr.strip()}")
 
+    def socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+        """Return a non-blocking socket of this program in this host's network."""
+        made: list[socket.socket | OSError] = []
+
+        def make() -> None:
+            # Namespaces are a thread's own: this one goes to the host's network and ends there.
+            try:
+                with Path(f"/proc/{self.pid}/ns/net").open("rb") as namespace:
+                    os.setns(namespace.fileno(), os.CLONE_NEWNET)
+                made.append(socket.socket(family, kind))
+            except OSError as error:
+                made.append(error)
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        if isinstance(made[0], OSError):
+            raise made[0]
+        made[0].setblocking(False)
+        return made[0]
+
     async def start(
         self,
         label: str,
@@ -109,9 +132,9 @@ class Host:
 
         ``LabError`` with the end of the log if it ends before, or is not ready ``within`` seconds.
         """
-        log = self.root / f"{label}.log"
+        log = self.root / f"{label}.log"  # goes on where an earlier program of this name ended
         environment = {**os.environ, "HOME": str(self.home), "PYTHONUNBUFFERED": "1", **(env or {})}
-        with log.open("wb") as sink:
+        with log.open("ab") as sink:
             process = await asyncio.create_subprocess_exec(
                 *self.wrap(argv),
                 stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,

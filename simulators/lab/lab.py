@@ -17,7 +17,7 @@ from typing import Any
 
 from simulators.lab.browser import find_chromium
 from simulators.lab.certificates import Authority
-from simulators.lab.control import ask
+from simulators.lab.control import ask, until
 from simulators.lab.host import Process
 from simulators.lab.topology import (
     HANDSET_IMS,
@@ -103,11 +103,20 @@ class Lab:
 
     async def start_operator(self) -> None:
         """Name server, IMS core, portal, and the other web host."""
-        host = self.net.operator
-        self._progress("the operator's name server")
-        await self._run("dns", host, ["sim", "dns", "run", "--listen", f"{OPERATOR_DNS}:53"], "ready:")
+        await self.start_dns()
         self._progress("IMS core: P-CSCF, S-CSCF, HSS")
         await self.start_core()
+        await self.start_portal()
+        await self.start_web_host("other", OTHER_HOST, *self.web_ca.server("www.other.example"))
+
+    async def start_dns(self) -> None:
+        """The operator's name server."""
+        self._progress("the operator's name server")
+        argv = ["sim", "dns", "run", "--listen", f"{OPERATOR_DNS}:53"]
+        await self._run("dns", self.net.operator, argv, "ready:")
+
+    async def start_portal(self) -> None:
+        """The operator's portal; one that is started anew knows nobody."""
         self._progress("the operator's portal")
         certificate, key = self.operator_ca.server(PORTAL, WEBSOCKET, TURN)
         config = self._write(
@@ -126,10 +135,12 @@ class Lab:
             uris = ["turn:{TURN}:3478?transport=udp", "turn:{TURN}:3478?transport=tcp"]
             """,
         )
-        await self._run("wwsf", host, ["edge", "wwsf", "run", "-c", str(config)], "ready:")
-        certificate, key = self.web_ca.server("www.other.example")
-        argv = [sys.executable, "-m", "simulators.lab.other_host", OTHER_HOST, str(certificate), str(key)]
-        self.processes["other"] = await host.start("other", argv, ready="ready:")
+        await self._run("wwsf", self.net.operator, ["edge", "wwsf", "run", "-c", str(config)], "ready:")
+
+    async def start_web_host(self, name: str, address: str, certificate: Path, key: Path, port: int = 443) -> None:
+        """A web host with one plain page, on an address of the operator's machine; a program called ``name``."""
+        argv = [sys.executable, "-m", "simulators.lab.other_host", address, str(port), str(certificate), str(key)]
+        self.processes[name] = await self.net.operator.start(name, argv, ready="ready:")
 
     async def start_core(self) -> None:
         """The IMS core, also after ``stop("core")``."""
@@ -184,11 +195,11 @@ class Lab:
         argv = ["sim", "phone", "run", "-c", str(config), *behaviour]
         await self._run("phone", self.net.phone, argv, "ready:")
 
-    async def start_card(self, **changes: str) -> None:
+    async def start_card(self, **changes: str | int) -> None:
         """The SIM card in its reader; ``changes`` replace lines of its profile."""
         self._progress("SIM card in its reader")
         fields = {"k": USER_KEYS[0], "opc": USER_KEYS[1], "pin": PIN, "imsi": "001010000000001", **changes}
-        lines = "\n".join(f'{name} = "{value}"' for name, value in fields.items())
+        lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())
         config = self._write(
             "card.toml",
             f"""
@@ -207,7 +218,8 @@ class Lab:
     async def start_agent(self) -> None:
         """The agent, and the files that its installation puts on the device."""
         self._progress("UE agent: DNS, TURN, web proxy, SIF, RMF, IMS client")
-        self.net.handset.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+        # The second is asked when the agent is not there: the rest of the web goes on without it.
+        self.net.handset.write("/etc/resolv.conf", f"nameserver 127.0.0.1\nnameserver {OPERATOR_DNS}\n")
         state = self.root / "agent-state"
         config = self._write(
             "ue.toml",
@@ -238,8 +250,8 @@ class Lab:
         argv = ["ue", "run", "-c", str(config)]
         await self._run("agent", self.net.handset, argv, "ready:", PCSCLITE_CSOCK_NAME=str(self.root / "pcsc"))
         policy = json.loads((state / "chromium-policy.json").read_text())
-        # The lab's other host is signed by a root that a real device would have from its system.
-        policy["CACertificates"].append(_base64(self.web_ca.der))
+        # The lab's hosts are signed by roots that a real device would have from its system.
+        policy["CACertificates"] += [_base64(authority.der) for authority in (self.web_ca, self.operator_ca)]
         self.net.handset.write(POLICY_FILE, json.dumps(policy, indent=2))
 
     async def stop_one(self, name: str) -> int:
@@ -266,6 +278,18 @@ class Lab:
     async def core(self, method: str, path: str, **body: object) -> dict[str, Any]:
         """Ask the core's control socket."""
         return await ask(self.core_socket, method, path, body or None)
+
+    async def registered(self, within: float = 30.0) -> None:
+        """Wait until both agent and phone are registered with the core."""
+
+        async def agent() -> bool:
+            return bool((await self.agent_status())["registration"]["ok"])
+
+        async def phone() -> bool:
+            return bool((await self.phone("GET", "/status"))["registration"] == "registered")
+
+        await until(agent, "the agent registers with the IMS core", within)
+        await until(phone, "the phone registers with the IMS core", within)
 
     # ---- helpers ----------------------------------------------------------------------------------------------
 

@@ -59,18 +59,23 @@ def lab_zones(
     portal: str = "203.0.113.10",
     turn: str = "203.0.113.10",
     other: str = "203.0.113.20",
+    help_pages: str = "203.0.113.11",
     p_cscf: str = "10.45.0.1",
     p_cscf_port: int = 5060,
     operator_domain: str = "ims.example",
     home_domain: str = "ims.mnc001.mcc001.3gppnetwork.org",
 ) -> dict[str, str]:
-    """Return the lab's names: page, WebSocket and TURN names, the P-CSCF by NAPTR and SRV, a host of somebody else."""
+    """Return the lab's names: page, WebSocket and TURN names, the P-CSCF by NAPTR and SRV, a host of somebody else.
+
+    ``help`` is another host of the operator's, which has no part in the service.
+    """
     return {
         operator_domain: f"""
 portal {_TTL} IN A {portal}
 ws {_TTL} IN A {portal}
 turn {_TTL} IN A {turn}
 stun {_TTL} IN A {turn}
+help {_TTL} IN A {help_pages}
 """,
         home_domain: f"""
 @ {_TTL} IN NAPTR 10 50 "s" "SIP+D2U" "" _sip._udp
