@@ -50,7 +50,7 @@ class ImsCore:
         mw, core = (Target("UDP", definite(parse_address(text))) for text in (config.mw, config.s_cscf))
         self._stack.callback(self._events.close)
 
-        self._s_engine = SCscf(self._hss, config.domain, core, config.algorithms, _tokens)
+        self._s_engine = SCscf(self._hss, config.domain, core, [mw.address], config.algorithms, _tokens)
         self._s_cscf = Endpoint(self._s_engine, self._from_s_cscf)
         self._stack.push_async_callback(self._s_cscf.close)
         self._p_cscf = Endpoint(PCscf(self.gm, mw, core, config.domain, _tokens), self._from_p_cscf)

@@ -14,6 +14,8 @@ from imskit.secrets import Identity, Secret
 from imskit.sip.wire.uri import SipUri, TelUri, Uri, parse_uri
 
 _KEY = re.compile(r"[0-9a-fA-F]{32}")
+_GLOBAL_NUMBER = re.compile(r"\+[0-9().-]*[0-9][0-9().-]*")
+_VISUAL = str.maketrans("", "", "-.()")
 
 
 class UnknownSubscriberError(LookupError):
@@ -87,15 +89,18 @@ class Hss:
 
     def __init__(self, subscribers: Iterable[SubscriberConfig], random: Callable[[int], bytes]) -> None:
         self._random = random
+        known = [Subscriber(config, number) for number, config in enumerate(subscribers, 1)]
+        uris = {impu: parse_uri(impu) for subscriber in known for impu in subscriber.impus}
+        self._hosts = frozenset(uri.host.lower() for uri in uris.values() if isinstance(uri, SipUri))
+        """Only at these hosts is a number in a SIP URI one of ours."""
         self._by_impi: dict[str, Subscriber] = {}
         self._by_impu: dict[str, Subscriber] = {}
-        for number, config in enumerate(subscribers, 1):
-            subscriber = Subscriber(config, number)
+        for subscriber in known:
             if subscriber.impi in self._by_impi:
                 raise ValueError(f"two subscribers have the private identity {subscriber.impi!r}")
             self._by_impi[subscriber.impi] = subscriber
             for impu in subscriber.impus:
-                key = identity_key(parse_uri(impu))
+                key = self._key(uris[impu])
                 if self._by_impu.get(key, subscriber) is not subscriber:
                     raise ValueError(f"two subscribers have the public identity {impu!r}")
                 self._by_impu[key] = subscriber
@@ -109,7 +114,7 @@ class Hss:
 
     def by_uri(self, uri: Uri) -> Subscriber | None:
         """Return the subscriber that ``uri`` names, in any of its spellings (sip, tel, user=phone)."""
-        return self._by_impu.get(identity_key(uri))
+        return self._by_impu.get(self._key(uri))
 
     def vector(self, impi: str, resync: tuple[bytes, bytes] | None = None) -> AuthenticationVector:
         """Return a fresh vector, after resynchronisation with (RAND, AUTS) if given (Cx MAR, Zh)."""
@@ -118,15 +123,24 @@ class Hss:
             subscriber.resynchronise(*resync)
         return subscriber.vector(self._random(16))
 
+    def usable(self, uri: Uri) -> bool:
+        """Whether ``uri`` names a subscriber by an identity that is not barred."""
+        subscriber = self.by_uri(uri)
+        return subscriber is not None and self._key(uri) in {self._key(parse_uri(impu)) for impu in subscriber.usable}
 
-def identity_key(uri: Uri) -> str:
-    """Return what all spellings of one public identity share: the number, or user and host (TS 23.003 13.4)."""
-    if isinstance(uri, TelUri):
-        return f"tel:{uri.digits}"
-    if isinstance(uri, SipUri):
-        user = uri.user_text
-        digits = user.partition(";")[0]
-        if digits.startswith("+") and digits[1:].replace("-", "").replace(".", "").isdigit():
-            return f"tel:{digits.replace('-', '').replace('.', '')}"
-        return f"sip:{user}@{uri.host.lower()}"
-    return str(uri)
+    def _key(self, uri: Uri) -> str:
+        """What all spellings of one public identity share: the number, or user and host (TS 23.003 clause 13.4)."""
+        if isinstance(uri, TelUri):
+            return _number_key(uri.digits, uri.parameters.get("phone-context"))
+        if isinstance(uri, SipUri):
+            user, host = uri.user_text, uri.host.lower()
+            number, _, _ = user.partition(";")
+            if host in self._hosts and _GLOBAL_NUMBER.fullmatch(number):
+                return _number_key(number.translate(_VISUAL), None)
+            return f"sip:{user}@{host}"
+        return str(uri)
+
+
+def _number_key(digits: str, context: str | None) -> str:
+    # A local number means something within its context only (RFC 3966 section 5.1.5).
+    return f"tel:{digits}" if digits.startswith("+") else f"tel:{digits};{(context or '').lower()}"

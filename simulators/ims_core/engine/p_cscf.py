@@ -187,7 +187,7 @@ class PCscf:
         if binding is None or not binding.at(asked.flow):
             return _refuse(asked, 403, "this dialog is none of this device's")
         hop = next_hop(request)
-        target = literal_destination(hop) if hop is not None and request.routes else None
+        target = literal_destination(hop) if hop is not None else None
         if target is None or target.address != self._core.address:
             return _refuse(asked, 403, "the route is not the one that was recorded")
         for name in ("P-Preferred-Identity", *_SECURITY):

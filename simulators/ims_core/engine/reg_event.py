@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 PACKAGE = "reg"
 MAXIMUM_SUBSCRIPTIONS = 10_000
+_EACH = 16
+"""Subscriptions to one subscriber; the oldest gives way to a new one."""
 
 
 @dataclass
@@ -49,12 +51,25 @@ class RegEventNotifier:
         tag = self._tokens(16)
         if (refusal := judge(request, (PACKAGE,), tag=tag)) is not None:
             return refusal
+        accepted = [value.partition(";")[0].strip().lower() for value in request.headers.elements("Accept")]
+        if accepted and not {MEDIA_TYPE, "application/*", "*/*"} & set(accepted):
+            return response_to(request, 406, to_tag=tag)
         self.expire(now)
+        notifier, response = Notifier.accept(request, contact=self._contact, tokens=self._tokens, now=now)
+        self._make_room(subscriber, notifier.dialog.remote_target)
         if len(self._subscriptions) >= MAXIMUM_SUBSCRIPTIONS:
             return response_to(request, 503, to_tag=tag)
-        notifier, response = Notifier.accept(request, contact=self._contact, tokens=self._tokens, now=now)
         self._subscriptions[notifier.id] = _Subscription(notifier, subscriber)
         return response
+
+    def _make_room(self, subscriber: Subscriber, target: str) -> None:
+        """Forget what a UE that comes anew has left behind, and the oldest where there are too many."""
+        own = [s for s in self._subscriptions.values() if s.subscriber is subscriber]
+        gone = [s for s in own if s.notifier.dialog.remote_target == target]
+        if len(own) - len(gone) >= _EACH:
+            gone.append(next(s for s in own if s not in gone))
+        for subscription in gone:
+            del self._subscriptions[subscription.notifier.id]
 
     def refresh(self, request: Request, now: float) -> Response:
         """Answer a SUBSCRIBE within its dialog; as ``subscribe``."""

@@ -15,6 +15,7 @@ from imskit.sip import digest
 from imskit.sip.wire.auth import Challenge as DigestChallenge
 from imskit.sip.wire.auth import Credentials
 from imskit.sip.wire.headers import NameAddr
+from imskit.sip.wire.ims_headers import PChargingVector
 from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri, uri_equal
 from simulators.ims_core.subscribers import Hss, ResynchronisationError, Subscriber, UnknownSubscriberError
@@ -28,6 +29,11 @@ MAXIMUM_EXPIRES = 600_000
 MAXIMUM_CONTACTS = 10
 """Bindings of one subscriber; more are refused with 403 (too many flows)."""
 MAXIMUM_PENDING = 10_000
+"""Challenges that wait for an answer, of all subscribers."""
+_PENDING_EACH = 8
+"""The same of one subscriber: nobody can push out the challenges of others."""
+_UNDERSTOOD = frozenset({"path"})
+"""Option tags that a REGISTER may require."""
 _BAD_CHALLENGES = 5
 """How often one registration may send back a challenge as bad before it is refused."""
 
@@ -42,6 +48,14 @@ class Binding:
     expires_at: float
     call_id: str
     sequence: int
+
+    @property
+    def preference(self) -> float:
+        """The q of the contact, 1 if it has none (RFC 3261 section 20.10)."""
+        try:
+            return min(1.0, max(0.0, float(self.contact.parameters.get("q") or 1)))
+        except ValueError:
+            return 1.0
 
     @property
     def uri(self) -> str:
@@ -82,11 +96,11 @@ class Registrar:
             if AkaAlgorithm.parse(name) is None:
                 raise ValueError(f"{name} is no AKA digest algorithm")
         self._hss = hss
-        self._domain = domain
+        self._domain = domain.lower()
         self._algorithms = tuple(algorithms)
         self._service_route = service_route
         self._tokens = tokens
-        self._pending: OrderedDict[str, _Pending] = OrderedDict()
+        self._pending: OrderedDict[tuple[str, str], _Pending] = OrderedDict()
         self._registered: dict[str, RegisteredSubscriber] = {}
         self.events: list[RegistrationEvent] = []
         """What has happened since the owner last emptied it."""
@@ -125,6 +139,8 @@ class Registrar:
 
     def handle(self, request: Request, now: float) -> Response:
         """Answer a REGISTER; ``SipParseError`` for headers that cannot be read."""
+        if (refusal := self._refusal(request)) is not None:
+            return refusal
         credentials = self._credentials(request)
         try:
             subscriber = self._hss.by_impi(credentials.username or "") if credentials else self._by_to(request)
@@ -132,34 +148,48 @@ class Registrar:
             return _refuse(request, 403, str(error))
         if self._hss.by_uri(request.to.uri) is not subscriber:
             return _refuse(request, 403, "the public identity in To does not belong to the private identity")
-        pending = self._pending.get(request.call_id)
-        if pending is not None and (pending.expires <= now or pending.subscriber is not subscriber):
-            del self._pending[request.call_id]
-            pending = None
+        waiting = self._pending.get((subscriber.impi, request.call_id))
         answers = (
             credentials is not None
-            and pending is not None
+            and waiting is not None
+            and waiting.expires > now
             and bool(credentials.nonce)
-            and credentials.nonce == _nonce(pending.vector)
+            and credentials.nonce == _nonce(waiting.vector)
         )
         if not answers:
             return self._challenge(request, subscriber, now, None, 0)
         assert credentials is not None
-        assert pending is not None
-        del self._pending[request.call_id]
+        assert waiting is not None
+        del self._pending[subscriber.impi, request.call_id]
         if credentials.auts is not None:
-            return self._resynchronise(request, pending, credentials.auts, now)
+            # TS 24.229 5.4.1.2.3: a response beside auts is not looked at.
+            return self._resynchronise(request, waiting, credentials.auts, now)
         if not credentials.response:
-            # TS 24.229 5.4.1.2.3: the UE has refused the challenge (MAC); another vector may do.
-            if pending.bad + 1 >= _BAD_CHALLENGES:
+            # The UE has refused the challenge (MAC); another vector may do.
+            if waiting.bad + 1 >= _BAD_CHALLENGES:
                 return _refuse(request, 403, "the card refuses every challenge")
-            return self._challenge(request, subscriber, now, None, pending.bad + 1)
-        return self._verify(request, credentials, pending, now)
+            return self._challenge(request, subscriber, now, None, waiting.bad + 1)
+        return self._verify(request, credentials, waiting, now)
+
+    def _refusal(self, request: Request) -> Response | None:
+        """What is wrong with a REGISTER whoever sends it."""
+        uri = request.request_uri
+        if not isinstance(uri, SipUri) or uri.host.lower() != self._domain or uri.user is not None:
+            return _refuse(request, 404, "this is the registrar of another domain")
+        if unknown := [tag for tag in request.require if tag not in _UNDERSTOOD]:
+            refusal = response_to(request, 420, to_tag=self._tokens(16))
+            refusal.headers.add("Unsupported", ", ".join(unknown))
+            return refusal
+        if not request.path:
+            refusal = response_to(request, 421, to_tag=self._tokens(16))
+            refusal.headers.add("Require", "path")
+            return refusal
+        return None
 
     def _credentials(self, request: Request) -> Credentials | None:
         for value in request.headers.get_all("Authorization"):
             credentials = Credentials.parse(value, "Authorization")
-            if credentials.is_digest and credentials.realm == self._domain:
+            if credentials.is_digest and (credentials.realm or "").lower() == self._domain:
                 return credentials
         return None
 
@@ -176,11 +206,8 @@ class Registrar:
             vector = self._hss.vector(subscriber.impi, resync)
         except ResynchronisationError as error:
             return _refuse(request, 403, str(error))
-        while self._pending and (
-            len(self._pending) >= MAXIMUM_PENDING or next(iter(self._pending.values())).expires <= now
-        ):
-            self._pending.popitem(last=False)
-        self._pending[request.call_id] = _Pending(subscriber, vector, now + REG_AWAIT_AUTH, bad)
+        self._make_room(subscriber, now)
+        self._pending[subscriber.impi, request.call_id] = _Pending(subscriber, vector, now + REG_AWAIT_AUTH, bad)
         response = response_to(request, 401, to_tag=self._tokens(16))
         # ck and ik are for the P-CSCF, which takes them out (TS 24.229 5.4.1.2.1, 5.2.2).
         keys = (("ik", vector.ik.reveal().hex()), ("ck", vector.ck.reveal().hex()))
@@ -191,6 +218,15 @@ class Registrar:
             response.headers.add("WWW-Authenticate", challenge)
         _log.info("challenged %r%s", subscriber.impi, " after resynchronisation" if resync else "")
         return response
+
+    def _make_room(self, subscriber: Subscriber, now: float) -> None:
+        while self._pending and next(iter(self._pending.values())).expires <= now:
+            self._pending.popitem(last=False)
+        own = [key for key in self._pending if key[0] == subscriber.impi]
+        if len(own) >= _PENDING_EACH:
+            del self._pending[own[0]]
+        elif len(self._pending) >= MAXIMUM_PENDING:
+            self._pending.popitem(last=False)
 
     def _resynchronise(self, request: Request, pending: _Pending, auts: str, now: float) -> Response:
         if pending.bad + 1 >= _BAD_CHALLENGES:
@@ -220,30 +256,25 @@ class Registrar:
     # ---- bindings ---------------------------------------------------------------------------------------------------
 
     def _bind(self, request: Request, subscriber: Subscriber, now: float) -> Response:
+        """Take the contacts of an authenticated REGISTER, all of them or none (RFC 3261 section 10.3)."""
         contacts = request.contacts
         known = self._registered.get(subscriber.impi) or RegisteredSubscriber(subscriber)
         if contacts == "*":
             if request.expires != 0:
                 return _refuse(request, 400, "Contact * needs Expires 0 (RFC 3261 10.2.2)")
-            for binding in list(known.bindings):
-                self._drop(known, binding, "unregistered")
-            return self._ok(request, known, now)
-        for contact in contacts:
-            seconds = contact.expires if contact.expires is not None else request.expires
-            seconds = MAXIMUM_EXPIRES if seconds is None else min(seconds, MAXIMUM_EXPIRES)
-            if 0 < seconds < MINIMUM_EXPIRES:
-                refusal = response_to(request, 423, to_tag=self._tokens(16))
-                refusal.headers.add("Min-Expires", MINIMUM_EXPIRES)
-                return refusal
-            old = next((b for b in known.bindings if _same_contact(b.contact, contact)), None)
+            changes = [(binding.contact, 0) for binding in known.bindings]
+        else:
+            changes = [(contact, self._seconds(request, contact)) for contact in contacts]
+        if (refusal := self._unacceptable(request, known, changes)) is not None:
+            return refusal
+        for contact, seconds in changes:
+            old = _binding_of(known, contact)
             if seconds == 0:
                 if old is not None:
                     self._drop(known, old, "unregistered")
                 continue
-            if old is None and len(known.bindings) >= MAXIMUM_CONTACTS:
-                return _refuse(request, 403, "too many contacts are registered")
             binding = Binding(
-                contact.without_parameters("expires", "q"),
+                contact.without_parameters("expires"),
                 tuple(str(hop) for hop in request.path),
                 now + seconds,
                 request.call_id,
@@ -253,9 +284,35 @@ class Registrar:
                 known.bindings.remove(old)
             known.bindings.append(binding)
             self._registered[subscriber.impi] = known
-            self.events.append(RegistrationEvent(subscriber, binding, "refreshed" if old else "registered"))
-            _log.info("%s %r for %d s", "refreshed" if old else "registered", subscriber.impi, seconds)
+            event = "refreshed" if old is not None and old.uri == binding.uri else "registered"
+            self.events.append(RegistrationEvent(subscriber, binding, event))
+            _log.info("%s %r for %d s", event, subscriber.impi, seconds)
         return self._ok(request, known, now)
+
+    def _seconds(self, request: Request, contact: NameAddr) -> int:
+        seconds = contact.expires if contact.expires is not None else request.expires
+        return MAXIMUM_EXPIRES if seconds is None else min(seconds, MAXIMUM_EXPIRES)
+
+    def _unacceptable(
+        self, request: Request, known: RegisteredSubscriber, changes: Sequence[tuple[NameAddr, int]]
+    ) -> Response | None:
+        added = 0
+        for contact, seconds in changes:
+            if not isinstance(contact.uri, SipUri):
+                return _refuse(request, 400, "a contact is no SIP URI")
+            if 0 < seconds < MINIMUM_EXPIRES:
+                refusal = response_to(request, 423, to_tag=self._tokens(16))
+                refusal.headers.add("Min-Expires", MINIMUM_EXPIRES)
+                return refusal
+            old = _binding_of(known, contact)
+            if old is not None and old.call_id == request.call_id and old.sequence >= request.cseq.number:
+                return _refuse(request, 500, "an older request of the same registration (RFC 3261 10.3)")
+            added += old is None and seconds > 0
+            if "reg-id" in contact.parameters and "outbound" in request.supported and not _outbound(request):
+                return response_to(request, 439, "First Hop Lacks Outbound Support", to_tag=self._tokens(16))
+        if len(known.bindings) + added > MAXIMUM_CONTACTS:
+            return _refuse(request, 403, "too many contacts are registered")
+        return None
 
     def _ok(self, request: Request, known: RegisteredSubscriber, now: float) -> Response:
         response = response_to(request, 200, to_tag=self._tokens(16))
@@ -265,8 +322,13 @@ class Registrar:
         for hop in request.path:
             response.headers.add("Path", hop)
         response.headers.add("Service-Route", f"<{self._service_route}>")
-        identities = ", ".join(f"<{str.__str__(impu)}>" for impu in known.subscriber.usable)
-        response.headers.add("P-Associated-URI", identities)
+        if known.subscriber.usable:
+            identities = ", ".join(f"<{str.__str__(impu)}>" for impu in known.subscriber.usable)
+            response.headers.add("P-Associated-URI", identities)
+        if (value := request.headers.get("P-Charging-Vector")) is not None:
+            charging = PChargingVector.parse(value)
+            answer = PChargingVector.of(charging.icid, orig_ioi=charging.orig_ioi, term_ioi=f"Type 1{self._domain}")
+            response.headers.add("P-Charging-Vector", answer)
         return response
 
     def _drop(self, known: RegisteredSubscriber, binding: Binding, event: str) -> None:
@@ -279,6 +341,16 @@ class Registrar:
 
 def _nonce(vector: AuthenticationVector) -> str:
     return Challenge(vector.rand, vector.autn).encode()
+
+
+def _binding_of(known: RegisteredSubscriber, contact: NameAddr) -> Binding | None:
+    return next((binding for binding in known.bindings if _same_contact(binding.contact, contact)), None)
+
+
+def _outbound(request: Request) -> bool:
+    """Whether the first hop has marked its Path for outbound (RFC 5626 section 6)."""
+    last = request.path[-1].uri
+    return isinstance(last, SipUri) and "ob" in last.parameters
 
 
 def _same_contact(one: NameAddr, other: NameAddr) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from imskit.engine import Tick, Tokens
@@ -23,12 +23,14 @@ from imskit.sip.engine.proxy import (
     ResponseReady,
     RouteRequest,
 )
+from imskit.sip.engine.proxy_routing import literal_destination
+from imskit.sip.engine.proxy_routing import next_hop as following_hop
 from imskit.sip.wire.errors import SipParseError
-from imskit.sip.wire.flow import Target
+from imskit.sip.wire.flow import Address, Target
 from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri, TelUri
 from simulators.ims_core.engine.reg_event import RegEventNotifier
-from simulators.ims_core.engine.registrar import Registrar
+from simulators.ims_core.engine.registrar import RegisteredSubscriber, Registrar
 from simulators.ims_core.engine.steps import CallSteps, Step
 from simulators.ims_core.subscribers import Hss, Subscriber
 
@@ -59,7 +61,17 @@ class SCscf:
     What `ProxyCore` says beside those questions (`Transmit`, `Resolve`) comes out of ``poll``, and `Step`.
     """
 
-    def __init__(self, hss: Hss, domain: str, own: Target, algorithms: Sequence[str], tokens: Tokens) -> None:
+    def __init__(
+        self,
+        hss: Hss,
+        domain: str,
+        own: Target,
+        p_cscfs: Iterable[Address],
+        algorithms: Sequence[str],
+        tokens: Tokens,
+    ) -> None:
+        """``p_cscfs`` are the Mw addresses of the proxies: nothing leaves to anybody else."""
+        self._p_cscfs = frozenset(p_cscfs)
         host, port = own.address
         self._uri = SipUri("sip", None, None, host, port).with_parameter("lr")
         self._hss = hss
@@ -177,6 +189,10 @@ class SCscf:
         request = asked.request
         if request.method == "SUBSCRIBE" and not request.routes:
             return self._answer_subscribe(asked, self._notifier.refresh(request, now))
+        hop = following_hop(request) if request.routes else None
+        target = literal_destination(hop) if hop is not None else None
+        if not asked.own_routes or target is None or target.address not in self._p_cscfs:
+            return _refuse(asked, 481, "no dialog leads this way")
         if request.method == "BYE":
             self._note_call("bye", request)
         return Forward(asked.context)
@@ -188,6 +204,8 @@ class SCscf:
         sender = self._hss.by_uri(asserted[0].uri) if asserted else None
         if sender is None or self.registrar.registration(sender) is None:
             return _refuse(asked, 403, "the sender is not registered here")
+        if not self._hss.usable(asserted[0].uri):
+            return _refuse(asked, 403, "the sender's identity is barred")
         if request.method == "SUBSCRIBE" and _package(request) == "reg":
             return self._subscribe(asked, now)
         if request.method == "INVITE":
@@ -207,21 +225,31 @@ class SCscf:
             if isinstance(uri, TelUri) or (isinstance(uri, SipUri) and uri.host.lower() == self._domain):
                 return _refuse(asked, 404, "no subscriber has this number")
             return _refuse(asked, 403, "this core has no way to other networks")
+        if not self._hss.usable(uri):
+            return _refuse(asked, 404, "the number is not in use")
         if request.method == "SUBSCRIBE" and _package(request) == "reg":
             return self._subscribe(asked, now)
         known = self.registrar.registration(called)
         if known is None:
             return _refuse(asked, 480, "the subscriber is not registered")
-        targets = tuple(
-            ForwardTarget(
+        return Forward(asked.context, tuple(self._branches(request, known)))
+
+    def _branches(self, request: Request, known: RegisteredSubscriber) -> Iterator[ForwardTarget]:
+        """One for each contact, in the order of their q; the caller may ask for one at a time, or one only.
+
+        RFC 3261 section 16.6, RFC 3841 section 9.1.
+        """
+        wishes = {wish.strip().lower() for wish in request.headers.elements("Request-Disposition")}
+        bindings = sorted(known.bindings, key=lambda binding: -binding.preference)
+        preferences = sorted({binding.preference for binding in bindings}, reverse=True)
+        for number, binding in enumerate(bindings[:1] if "no-fork" in wishes else bindings):
+            yield ForwardTarget(
                 uri=binding.uri,
                 routes=binding.path,
                 record_route=RecordRoute(self._uri, self._uri) if request.method in _RECORDED else None,
                 headers=(("P-Called-Party-ID", f"<{request.uri}>"),),
+                group=number if "sequential" in wishes else preferences.index(binding.preference),
             )
-            for binding in known.bindings
-        )
-        return Forward(asked.context, targets)
 
     def _subscribe(self, asked: RouteRequest, now: float) -> Respond:
         request = asked.request
@@ -229,7 +257,7 @@ class SCscf:
         if subscriber is None:
             return _refuse(asked, 404, "no subscriber has this identity")
         asserted = request.addresses("P-Asserted-Identity")
-        if asserted and self._hss.by_uri(asserted[0].uri) is not subscriber:
+        if not asserted or self._hss.by_uri(asserted[0].uri) is not subscriber:
             return _refuse(asked, 403, "a registration is shown to its own user only")
         return self._answer_subscribe(asked, self._notifier.subscribe(request, subscriber, now))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,18 +13,22 @@ from typing import Any, Protocol
 
 import pytest
 
+from imskit.aka.challenge import AkaAlgorithm, Challenge
 from imskit.aka.milenage import Milenage
 from imskit.aka.sqn import SqnArray
-from imskit.aka.vector import Usim
+from imskit.aka.vector import Success, Usim
 from imskit.engine import Tick
 from imskit.ims import events as ims
 from imskit.ims.profile import UeProfile
 from imskit.ims.registration import RetryPolicy, State
 from imskit.ims.ue import ImsUe
 from imskit.secrets import Identity, Secret
+from imskit.sip import digest
 from imskit.sip.engine.events import Received, Transmit
-from imskit.sip.wire.flow import Address, Flow, Target
-from imskit.sip.wire.message import Request, parse_message
+from imskit.sip.wire.auth import Challenge as DigestChallenge
+from imskit.sip.wire.errors import SipParseError
+from imskit.sip.wire.flow import Address, Flow, Target, Transport
+from imskit.sip.wire.message import Request, Response, parse_message
 from simulators.ims_core.engine.p_cscf import PCscf
 from simulators.ims_core.engine.s_cscf import SCscf
 from simulators.ims_core.subscribers import Hss, SubscriberConfig
@@ -63,6 +69,124 @@ class Phone:
         return [output for output in self.heard if isinstance(output, kind)]
 
 
+class RawUe:
+    """A UE that says exactly what a test wants: for bad manners, and to see what the core makes of them."""
+
+    def __init__(self, world: World, number: str, address: Address, transport: Transport = "UDP") -> None:
+        self.world = world
+        self.address = address
+        self.transport: Transport = transport
+        self.impi = f"00101000000000{number}@{DOMAIN}"
+        """As in `World`'s subscribers."""
+        self.impu = f"sip:+1555{number}@{DOMAIN}"
+        self.usim = Usim(Milenage(Secret(bytes.fromhex(K)), Secret(bytes.fromhex(OPC))), SqnArray())
+        self.received: list[Request | Response] = []
+        self.answer: Callable[[Request], Response | None] = lambda request: None
+        self.cseq = 0
+        self.call_id = f"{number}-{address[0]}-{address[1]}"
+        world.add(f"X{number}", address, self)
+
+    def handle(self, event: Any, now: float) -> None:
+        if isinstance(event, Received):
+            message = event.message
+            assert isinstance(message, Request | Response)
+            self.received.append(message)
+            if isinstance(message, Request) and (response := self.answer(message)) is not None:
+                self.send(response)
+
+    def poll(self) -> None:
+        return None
+
+    def deadline(self) -> None:
+        return None
+
+    @property
+    def contact(self) -> str:
+        return f"<sip:{self.address[0]}:{self.address[1]}>"
+
+    def request(self, method: str, uri: str, *fields: tuple[str, object], to: str = "", body: bytes = b"") -> Request:
+        """A request of this UE's; ``fields`` come behind the usual ones, or take their place; ``None``: none."""
+        self.cseq += 1
+        host, port = self.address
+        names = {name for name, _ in fields}
+        usual: list[tuple[str, object]] = [
+            ("Via", f"SIP/2.0/{self.transport} {host}:{port};branch=z9hG4bK{self.world.tokens(12)};rport"),
+            ("Max-Forwards", 70),
+            ("From", f"<{self.impu}>;tag=f{self.call_id}"),
+            ("To", to or f"<{uri}>"),
+            ("Call-ID", self.call_id),
+            ("CSeq", f"{self.cseq} {method}"),
+            ("Contact", self.contact),
+        ]
+        given = (field for field in fields if field[1] is not None)
+        request = Request.create(method, uri, [*(f for f in usual if f[0] not in names), *given])
+        if body:
+            request.set_body(body, "application/sdp")
+        return request
+
+    def send(self, message: Request | Response | bytes) -> None:
+        """Put it on the wire towards the P-CSCF."""
+        data = message if isinstance(message, bytes) else message.encode()
+        self.world.inject(self.address, GM, data, self.transport)
+
+    def ask(self, request: Request, within: float = 40.0) -> Response:
+        """Send a request and wait for its final response."""
+        self.send(request)
+
+        def final() -> Response | None:
+            return next(
+                (r for r in self.responses(request) if not r.provisional),
+                None,
+            )
+
+        self.world.until(lambda: final() is not None, within)
+        found = final()
+        assert found is not None
+        return found
+
+    def responses(self, request: Request) -> list[Response]:
+        return [
+            r
+            for r in self.received
+            if isinstance(r, Response) and (r.call_id, r.cseq) == (request.call_id, request.cseq)
+        ]
+
+    def requests(self, method: str) -> list[Request]:
+        return [r for r in self.received if isinstance(r, Request) and r.method == method]
+
+    def register(self, *fields: tuple[str, object], realm: str = DOMAIN) -> Response:
+        """Register with AKA; returns the last response."""
+        first = self.ask(self.request("REGISTER", f"sip:{DOMAIN}", *self.register_fields(), *fields))
+        if first.status != 401:
+            return first
+        return self.ask(self.authenticated(first, *fields))
+
+    def register_fields(self) -> list[tuple[str, object]]:
+        empty = f'Digest username="{self.impi}",realm="{DOMAIN}",nonce="",uri="sip:{DOMAIN}",response=""'
+        return [("To", f"<{self.impu}>"), ("Authorization", empty)]
+
+    def authenticated(self, challenge: Response, *fields: tuple[str, object], **changes: Any) -> Request:
+        """The REGISTER that answers ``challenge``."""
+        digest_challenge = DigestChallenge.parse(challenge.headers.get("WWW-Authenticate") or "")
+        aka = Challenge.decode(digest_challenge.nonce or "")
+        result = self.usim.verify(aka.rand, aka.autn)
+        assert isinstance(result, Success), result
+        algorithm = AkaAlgorithm.parse(digest_challenge.algorithm or "")
+        assert algorithm is not None
+        arguments = {"password": algorithm.password(result), "auts": None} | changes
+        credentials = digest.answer(
+            digest_challenge,
+            username=self.impi,
+            method="REGISTER",
+            uri=f"sip:{DOMAIN}",
+            nc=1,
+            cnonce="c",
+            **arguments,
+        )
+        usual = [("To", f"<{self.impu}>"), ("Authorization", str(credentials))]
+        return self.request("REGISTER", f"sip:{DOMAIN}", *usual, *fields)
+
+
 class World:
     """The network: engines by address, messages in flight, a ladder of what passed."""
 
@@ -72,7 +196,7 @@ class World:
         self.ladder: list[str] = []
         self.messages: list[tuple[str, bytes]] = []
         self._random = random.Random(7)
-        self._queue: list[tuple[float, int, Address, Address, bytes]] = []
+        self._queue: list[tuple[float, int, Address, Address, bytes, Transport]] = []
         self._order = itertools.count()
         self._names: dict[Address, str] = {}
         self._engines: dict[Address, AnyEngine] = {}
@@ -82,8 +206,13 @@ class World:
             )
             for n in ("0100", "0200")
         ]
+        barred = f"sip:+15550399@{DOMAIN}"
+        impus = [barred, f"sip:+15550300@{DOMAIN}", "tel:+15550300"]
+        subscribers.append(
+            SubscriberConfig(f"001010000000000300@{DOMAIN}", impus, Secret(K), Secret(OPC), barred=[barred])
+        )
         self.hss = Hss(subscribers, self._random.randbytes)
-        self.s_cscf = SCscf(self.hss, DOMAIN, S_CSCF, ["AKAv1-MD5"], self.tokens)
+        self.s_cscf = SCscf(self.hss, DOMAIN, S_CSCF, [MW.address], ["AKAv1-MD5"], self.tokens)
         self.p_cscf = PCscf((GM,), MW, S_CSCF, DOMAIN, self.tokens)
         self.add("P", GM, self.p_cscf)
         self.add("P", MW.address, self.p_cscf)
@@ -97,9 +226,16 @@ class World:
         self._names[address] = name
         self._engines[address] = engine
 
+    def raw(self, number: str, host: str, port: int = 5060, transport: Transport = "UDP") -> RawUe:
+        return RawUe(self, number, (host, port), transport)
+
+    def inject(self, source: Address, target: Address, data: bytes, transport: Transport = "UDP") -> None:
+        """Put bytes on the wire."""
+        heapq.heappush(self._queue, (self.now + DELAY, next(self._order), source, target, data, transport))
+
     def restart_core(self) -> None:
         """Forget all registrations, as a core that was restarted."""
-        self.s_cscf = SCscf(self.hss, DOMAIN, S_CSCF, ["AKAv1-MD5"], self.tokens)
+        self.s_cscf = SCscf(self.hss, DOMAIN, S_CSCF, [MW.address], ["AKAv1-MD5"], self.tokens)
         self.p_cscf = PCscf((GM,), MW, S_CSCF, DOMAIN, self.tokens)
         self._engines[GM] = self._engines[MW.address] = self.p_cscf
         self._engines[S_CSCF.address] = self.s_cscf
@@ -154,7 +290,7 @@ class World:
             if self._names[address] == "P":
                 source = MW.address if target == S_CSCF.address else GM
         data = output.message.encode()
-        first = data.split(b"\r\n", 1)[0].decode()
+        first = data.split(b"\r\n", 1)[0].decode("utf-8", "replace")
         word = first.split()[1] if first.startswith("SIP/2.0") else first.split()[0]
         body = "+SDP" if b"application/sdp" in data else ""
         arrow = f"{self._names[source]}->{self._names.get(target, '?')} {word}{body}"
@@ -162,7 +298,7 @@ class World:
         if self.lost(arrow, data):
             return
         self.ladder.append(arrow)
-        heapq.heappush(self._queue, (self.now + DELAY, next(self._order), source, target, data))
+        self.inject(source, target, data, destination.transport)
 
     def run(self, seconds: float) -> None:
         """Let time pass."""
@@ -171,18 +307,20 @@ class World:
             self._drain()
             deadlines = [d for e in self._engines.values() if (d := e.deadline()) is not None]
             coming = [self._queue[0][0]] if self._queue else []
-            at = min((*deadlines, *coming), default=end)
+            at = min((*deadlines, *coming), default=math.inf)
             if at > end:
                 self.now = end
                 return
             self.now = max(self.now, at)
             if self._queue and self._queue[0][0] <= self.now:
-                _, _, source, target, data = heapq.heappop(self._queue)
+                _, _, source, target, data, transport = heapq.heappop(self._queue)
                 engine = self._engines.get(target)
                 if engine is not None:
-                    engine.handle(
-                        Received(parse_message(data), Flow("UDP", target, source, hash(target) & 0xFFFF)), self.now
-                    )
+                    # As at the endpoint: what cannot be read does not reach an engine.
+                    with contextlib.suppress(SipParseError):
+                        message = parse_message(data)
+                        flow = Flow(transport, target, source, hash((transport, target)) & 0xFFFF)
+                        engine.handle(Received(message, flow), self.now)
             for engine in {id(e): e for e in self._engines.values()}.values():
                 deadline = engine.deadline()
                 if deadline is not None and deadline <= self.now:
