@@ -8,6 +8,7 @@ from typing import Protocol
 
 from imskit.media.events import LegEvent, Step
 from imskit.observe.events import EventLog
+from imskit.sdp.description import SessionDescription
 from imskit.sdp.ims_side import ImsEndpoint
 from imskit.sdp.negotiation import MediaPlan
 from imskit.sdp.web_side import WebEndpoint
@@ -65,6 +66,12 @@ class CallMedia:
         self._calls[call] = (opened, addresses)
         return web, opened.ims_endpoint
 
+    def page_offer(self, call: str, offer: SessionDescription) -> WebEndpoint:
+        """See ``MediaSide``."""
+        opened, _ = self._calls[call]
+        opened.page_offer(offer)
+        return opened.web_endpoint
+
     def apply(self, call: str, plan: MediaPlan) -> None:
         """See ``MediaSide``."""
         if call in self._calls:
@@ -80,10 +87,12 @@ class CallMedia:
         opened, addresses = self._calls.pop(call, (None, ()))
         if opened is None:
             return
-        self._report(call, opened)
         for address in addresses:
             self._peers.retire(address)
-        spawn(opened.close(), "close RMF call")
+        try:
+            self._report(call, opened)
+        finally:
+            spawn(opened.close(), "close RMF call")
 
     def _report(self, call: str, opened: Call) -> None:
         """Put the figures of a call into log and event log."""

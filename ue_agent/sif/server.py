@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 from imskit.engine import Tick
 from imskit.ims import events as ims
 from imskit.ims.registration import RegistrationStatus
 from imskit.observe.events import EventLog
+from imskit.sdp.description import SessionDescription
 from imskit.sdp.ims_side import ImsEndpoint
 from imskit.sdp.negotiation import MediaPlan
 from imskit.sdp.web_side import WebEndpoint
@@ -28,6 +31,7 @@ from imskit.tasks import spawn
 from ue_agent.sif.engine.events import (
     ApplyMedia,
     CloseMedia,
+    DropPage,
     Event,
     FromIms,
     FromPage,
@@ -35,11 +39,15 @@ from ue_agent.sif.engine.events import (
     MediaFailed,
     MediaOpened,
     OpenMedia,
+    Output,
     PageGone,
+    PageOffered,
     Service,
+    Shutdown,
     Step,
     ToIms,
     ToPage,
+    WebRenewed,
 )
 from ue_agent.sif.engine.gateway import Gateway
 from ue_agent.wwpf.handover import SECRET_HEADER, is_genuine
@@ -57,8 +65,11 @@ class MediaSide(Protocol):
     ) -> tuple[WebEndpoint, ImsEndpoint]:
         """Get ports and credentials; ``on_failed`` tells later that the media broke.  `OSError` if there are none."""
 
+    def page_offer(self, call: str, offer: SessionDescription) -> WebEndpoint:
+        """Look at a later offer of the page, which may restart ICE; returns what to say of our side from now on."""
+
     def apply(self, call: str, plan: MediaPlan) -> None:
-        """Join both sides."""
+        """Join both sides; `OSError`, `ValueError` or `RuntimeError` says why it cannot be."""
 
     def answered(self, call: str) -> None:
         """The call stands: the page has to be connected soon."""
@@ -95,8 +106,9 @@ class Sif:
         self._endpoint: Endpoint[page.Event, page.Output] = Endpoint(_Watched(agent, self._gone), self._page_says)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._queue: list[Event] = []
+        self._queue: deque[Event] = deque()
         self._busy = False
+        self._stopped = False
 
     @property
     def calls(self) -> int:
@@ -113,7 +125,9 @@ class Sif:
         return await self._endpoint.listen("WS", ("127.0.0.1", 0), check=self._admit)
 
     async def stop(self) -> None:
-        """Close the sockets; calls end with the IMS client's de-registration."""
+        """End the calls, close the sockets."""
+        self._handle(Shutdown("this device's agent was stopped"))
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
         await self._endpoint.close()
@@ -151,49 +165,78 @@ class Sif:
         self._busy = True
         try:
             while self._queue:
-                self._gateway.handle(self._queue.pop(0), self._loop.time())
+                event = self._queue.popleft()
+                try:
+                    self._gateway.handle(event, self._loop.time())
+                except Exception:
+                    # A fault in one call must not stop the others.
+                    _log.exception("%s failed", type(event).__name__)
                 while (output := self._gateway.poll()) is not None:
-                    match output:
-                        case ToPage(command):
-                            self._endpoint.handle(command)
-                        case ToIms(command):
-                            self._to_ims(command)
-                        case OpenMedia(call, controlling):
-                            spawn(self._open(call, controlling), "RMF")
-                        case ApplyMedia(call, plan):
-                            self._apply(call, plan)
-                        case MediaAnswered(call):
-                            self._media.answered(call)
-                        case CloseMedia(call):
-                            self._media.close(call)
-                        case Step(call, name, codec):
-                            self._events.emit("call-step", call=call[-8:], step=name, codec=codec)
+                    try:
+                        self._carry_out(output)
+                    except Exception:
+                        _log.exception("carrying out %s failed", type(output).__name__)
         finally:
             self._busy = False
         self._arm()
 
+    def _carry_out(self, output: Output) -> None:
+        match output:
+            case ToPage(command):
+                self._endpoint.handle(command)
+            case ToIms(command):
+                self._to_ims(command)
+            case OpenMedia(call, controlling):
+                spawn(self._open(call, controlling), "RMF")
+            case PageOffered(call, offer):
+                with self._media_guard(call):
+                    self._handle(WebRenewed(call, self._media.page_offer(call, offer)))
+            case ApplyMedia(call, plan):
+                with self._media_guard(call):
+                    self._media.apply(call, plan)
+            case MediaAnswered(call):
+                with self._media_guard(call):
+                    self._media.answered(call)
+            case CloseMedia(call):
+                self._media.close(call)
+            case Step(call, name, codec):
+                self._events.emit("call-step", call=call[-8:], step=name, codec=codec)
+            case DropPage(flow, reason):
+                self._endpoint.transports.drop(flow, reason)
+
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        deadline = self._gateway.deadline()
+        deadline = None if self._stopped else self._gateway.deadline()
         self._timer = None if deadline is None else self._loop.call_at(deadline, self._handle, Tick())
 
-    async def _open(self, call: str, controlling: bool) -> None:
-        try:
-            web, endpoint = await self._media.open(
-                call, controlling=controlling, on_failed=lambda reason: self._handle(MediaFailed(call, reason))
-            )
-        except OSError as error:
-            self._handle(MediaFailed(call, f"no media port could be had: {error.strerror or error}"))
-            return
-        self._handle(MediaOpened(call, web, endpoint))
+    # ---- media ------------------------------------------------------------
 
-    def _apply(self, call: str, plan: MediaPlan) -> None:
+    async def _open(self, call: str, controlling: bool) -> None:
+        def failed(reason: str) -> None:
+            self._handle(MediaFailed(call, reason))
+
         try:
-            self._media.apply(call, plan)
-        except (OSError, ValueError) as error:
-            _log.warning("call %s: media cannot be joined: %s", call[-8:], error)
+            web, endpoint = await self._media.open(call, controlling=controlling, on_failed=failed)
+        except OSError as error:
+            failed(f"no media port could be had: {error.strerror or error}")
+        except Exception as error:
+            _log.exception("call %s: no media", call)
+            failed(f"no media could be had: {error}")
+        else:
+            self._handle(MediaOpened(call, web, endpoint))
+
+    @contextmanager
+    def _media_guard(self, call: str) -> Iterator[None]:
+        """Whatever the media side finds wrong ends this call, and nothing else."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            _log.warning("call %s: media cannot be joined: %s", call, error)
             self._handle(MediaFailed(call, f"the media cannot be joined: {error}"))
+        except Exception as error:
+            _log.exception("call %s: media", call)
+            self._handle(MediaFailed(call, f"the media have a fault: {type(error).__name__}"))
 
 
 class _Watched:

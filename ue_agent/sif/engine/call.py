@@ -2,6 +2,8 @@
 
 Requests pass through; what differs is the session description, which `imskit.sdp.interworking` turns round, and the
 media, which the RMF carries.  A call machine hears of all three sides and answers with `Output` values.
+
+The page's direction (hold) is told to IMS; that of IMS is obeyed by the media and not told to the page.
 """
 
 from __future__ import annotations
@@ -9,70 +11,127 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from imskit.ims import events as ims
 from imskit.sdp import ims_side, interworking, web_side
+from imskit.sdp.attributes import Direction
 from imskit.sdp.description import SessionDescription
 from imskit.sdp.errors import SdpError
 from imskit.sdp.ims_side import ImsEndpoint
-from imskit.sdp.negotiation import LegMedia
-from imskit.sdp.profile import IMS_FORMATS_WITH_G711
+from imskit.sdp.negotiation import LegMedia, next_offer
 from imskit.sdp.web_side import WebEndpoint
 from imskit.sip.engine import user_agent as page
 from imskit.sip.wire.flow import Flow
-from imskit.sip.wire.headers import NameAddr
-from imskit.sip.wire.message import Message, Response
-from imskit.sip.wire.uri import SipUri, TelUri, Uri
-from ue_agent.sif.engine.events import ApplyMedia, CloseMedia, MediaAnswered, OpenMedia, Output, Step, ToIms, ToPage
+from imskit.sip.wire.message import Message
+from ue_agent.sif.engine.events import (
+    ApplyMedia,
+    CloseMedia,
+    MediaAnswered,
+    OpenMedia,
+    Output,
+    PageOffered,
+    Step,
+    ToIms,
+    ToPage,
+)
+from ue_agent.sif.engine.words import Fields, end_for_page, warning
 
 _log = logging.getLogger(__name__)
 
+_PENDING = 491
+
+
+class Side(Enum):
+    """Where one side of a call stands."""
+
+    IDLE = auto()
+    """It has not heard of the call."""
+    UP = auto()
+    ENDING = auto()
+    """It has been told to end."""
+    OVER = auto()
+
 
 class _Media(Enum):
+    NONE = auto()
     OPENING = auto()
     OPEN = auto()
     CLOSED = auto()
 
 
-class GatewayCall(ABC):
-    """What both directions share.  The same name serves the call on both sides and its media."""
+@dataclass
+class _PageOffer:
+    """A later offer of the page that waits for our answer."""
 
-    def __init__(self, name: str, flow: Flow) -> None:
+    exchange: str
+    offer: SessionDescription
+
+
+@dataclass
+class _Change:
+    """A later offer of ours that IMS has to answer."""
+
+    before: SessionDescription
+    """Our description until then."""
+    direction: Direction
+    """The page's, which it tells."""
+
+
+class GatewayCall(ABC):
+    """What both directions share."""
+
+    def __init__(self, name: str, page_call: str, ims_call: str) -> None:
         self.name = name
-        self.flow = flow
-        """The page's WebSocket."""
+        """Of the call at the gateway and its media."""
+        self.page_call = page_call
+        """What the user agent of the page's side calls it."""
+        self.ims_call = ims_call
+        """What the IMS client calls it."""
+        self.flow: Flow | None = None
+        """The WebSocket of the page that has this call."""
+        self.instance = ""
+        """That page."""
+        self.answered = False
+        """Whether the call has been answered."""
         self.outputs: deque[Output] = deque()
-        self._web: WebEndpoint | None = None
-        self._ims: ImsEndpoint | None = None
-        self._media = _Media.OPENING
-        self._page_over = False
-        self._ims_over = False
+        self._page = Side.IDLE
+        self._ims = Side.IDLE
+        self._media = _Media.NONE
+        self._web_endpoint: WebEndpoint | None = None
+        self._ims_endpoint: ImsEndpoint | None = None
         self._web_media: LegMedia | None = None
         self._ims_media: LegMedia | None = None
         self._ims_local: SessionDescription | None = None
         """Our last description towards IMS."""
         self._web_local: SessionDescription | None = None
         """Our last description towards the page."""
+        self._told = Direction.SENDRECV
+        """The page's direction as IMS knows it."""
+        self._page_offer: _PageOffer | None = None
+        self._change: _Change | None = None
 
     @property
     def over(self) -> bool:
         """Whether nothing is left of the call on either side."""
-        return self._page_over and self._ims_over
+        return self._page is Side.OVER and self._ims is Side.OVER
 
     # ---- media ----------------------------------------------------------------------------------------------------
 
+    def _open_media(self, *, controlling: bool) -> None:
+        self._media = _Media.OPENING
+        self.outputs.append(OpenMedia(self.name, controlling))
+
     def media_opened(self, web: WebEndpoint, ims_endpoint: ImsEndpoint) -> None:
         """Ports and credentials are there."""
-        self._web, self._ims = web, ims_endpoint
-        self._media = _Media.OPEN
-        if self._page_over or self._ims_over:
-            self._close_media()
+        if self._media is not _Media.OPENING:
+            self.outputs.append(CloseMedia(self.name))  # the call has ended meanwhile
             return
-        try:
-            self._begin()
-        except SdpError as error:
-            self.fail(error.status if error.status != 400 else 488, str(error))
+        self._web_endpoint, self._ims_endpoint = web, ims_endpoint
+        self._media = _Media.OPEN
+        self._guarded(self._begin)
 
     @abstractmethod
     def _begin(self) -> None:
@@ -84,55 +143,134 @@ class GatewayCall(ABC):
         self.fail(503, reason)
 
     def _close_media(self) -> None:
-        if self._media is not _Media.CLOSED:
-            self._media = _Media.CLOSED
+        if self._media in (_Media.OPENING, _Media.OPEN):
             self.outputs.append(CloseMedia(self.name))
+        self._media = _Media.CLOSED
 
     def _apply(self) -> None:
-        if self._web_media is not None and self._ims_media is not None:
-            plan = interworking.plan(self._web_media, self._ims_media)
-            self.outputs.append(ApplyMedia(self.name, plan))
+        """Join what is agreed on both sides; ``SdpError`` if one refused the sound."""
+        if self._web_media is not None and self._ims_media is not None and self._media is _Media.OPEN:
+            self.outputs.append(ApplyMedia(self.name, interworking.plan(self._web_media, self._ims_media)))
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Do what a description may spoil: the call then fails."""
+        try:
+            action()
+        except SdpError as error:
+            self.fail(488 if error.status == 400 else error.status, str(error), error.warning)
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    def fail(self, status: int, text: str, code: int = 399) -> None:
+        """End the call on both sides; ``text`` is for people, ``code`` that of a Warning (RFC 3261 20.43)."""
+        if self.over:
+            return
+        _log.info("call %s ends: %s", self.name, text)
+        self._end_page(status, None, warning(text, code))
+        self._end_ims(status, text, code)
+        self._close_media()
+
+    def hang_up(self, text: str) -> None:
+        """End the call on both sides from here."""
+        self.fail(480, text)
+
+    @abstractmethod
+    def _end_page(self, status: int, phrase: str | None, words: Fields) -> None:
+        """End the page's side, if it is up."""
+
+    @abstractmethod
+    def _end_ims(self, status: int, text: str, code: int) -> None:
+        """End the IMS side, if it is up."""
+
+    @abstractmethod
+    def page_lost(self) -> None:
+        """The page cannot be reached any more on the way it was; the call is not answered yet."""
+
+    def _hang_up_page(self, fields: Fields) -> None:
+        if self._page is Side.UP:
+            self._page = Side.ENDING
+            self.outputs.append(ToPage(page.Hangup(self.page_call, fields)))
+        elif self._page is Side.IDLE:
+            self._page = Side.OVER
+
+    def _hang_up_ims(self, fields: Fields) -> None:
+        if self._ims is Side.UP:
+            self._ims = Side.ENDING
+            self.outputs.append(ToIms(ims.Hangup(self.ims_call, fields)))
+        elif self._ims is Side.IDLE:
+            self._ims = Side.OVER
 
     # ---- both sides -------------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def fail(self, status: int, reason: str) -> None:
-        """End the call on both sides; ``reason`` is for people."""
-
-    @abstractmethod
-    def hang_up(self, reason: str) -> None:
-        """End the call on both sides from here: the page has gone."""
 
     def from_page(self, output: page.Output) -> None:
         """Take in what the page's side says of this call."""
         match output:
             case page.Ended(_, cause, message):
-                if not self._page_over:
-                    self._page_over = True
-                    self._step("page-ended")
-                    self._page_ended(cause, message)
-                self._close_media()
+                self._page_over(cause, message)
             case page.OfferReceived(_, _, exchange, sdp):
                 self._page_offers(exchange, sdp)
             case page.OfferRequested(_, _, exchange):
-                assert self._web_local is not None
-                self.outputs.append(ToPage(page.AnswerOffer(exchange, self._web_local.encode())))
+                self._page_wants_offer(exchange)
+            case page.OfferWithdrawn(_, _, exchange):
+                if self._page_offer is not None and self._page_offer.exchange == exchange:
+                    self._page_offer = None
+            case page.AnswerReceived(_, _, sdp):
+                if self._page is Side.UP:
+                    self._guarded(lambda: self._page_answers(sdp))
             case _:
-                self._page_says(output)
+                if self._page is Side.UP:
+                    self._page_says(output)
+
+    def page_refused(self, command: page.Command, refusal: page.Refusal, text: str) -> None:
+        """The user agent of the page's side has not carried out a command of this call's."""
+        late = refusal in (page.Refusal.UNKNOWN, page.Refusal.STATE)
+        level = logging.DEBUG if late else logging.WARNING
+        _log.log(level, "call %s: page: %s not done: %s %s", self.name, type(command).__name__, refusal.value, text)
+        match command:
+            case page.Call():
+                self._page_over(page.Cause.PROTOCOL, None)
+            case page.Reject(status=status, headers=headers) if refusal is page.Refusal.INVALID and headers:
+                self.outputs.append(ToPage(page.Reject(self.page_call, status)))  # the words could not be written
+            case page.Hangup(headers=headers) if refusal is page.Refusal.INVALID and headers:
+                self.outputs.append(ToPage(page.Hangup(self.page_call)))
+            case page.Answer() if not late:
+                self.answered = False
+                self.fail(500, "the page cannot be answered")
+            case _:
+                pass
+
+    def _page_over(self, cause: page.Cause, message: Message | None) -> None:
+        if self._page is Side.OVER:
+            return
+        self._page = Side.OVER
+        self._page_offer = None
+        self._step("page-ended")
+        self._page_ended(cause, message)
+        if self._page is Side.OVER:
+            self._close_media()
 
     def from_ims(self, output: ims.Output) -> None:
         """Take in what the IMS side says of this call."""
         match output:
             case ims.Ended():
-                if not self._ims_over:
-                    self._ims_over = True
+                if self._ims is not Side.OVER:
+                    self._ims = Side.OVER
                     self._step("ims-ended")
                     self._ims_ended(output)
                 self._close_media()
             case ims.Offer(_, exchange, sdp):
                 self._ims_offers(exchange, sdp)
+            case ims.OfferFailed(_, status):
+                self._change_failed(status)
+            case ims.MediaAgreed(_, sdp):
+                if self._ims is Side.UP:
+                    self._guarded(lambda: self._ims_answers(sdp))
+            case ims.ReserveResources():
+                # The media's ports are open and the access needs no other word.
+                self.outputs.append(ToIms(ims.ResourcesReserved(self.ims_call)))
             case _:
-                self._ims_says(output)
+                if self._ims is Side.UP:
+                    self._ims_says(output)
 
     @abstractmethod
     def _page_says(self, output: page.Output) -> None: ...
@@ -146,344 +284,152 @@ class GatewayCall(ABC):
     @abstractmethod
     def _ims_ended(self, ended: ims.Ended) -> None: ...
 
-    # ---- changes within the call -------------------------------------------------------------------------------------
+    def _ims_ended_answered(self, ended: ims.Ended) -> None:
+        self._hang_up_page(end_for_page(ended))
+
+    # ---- what IMS agrees to and wants ----------------------------------------------------------------------------
+
+    def _ims_answers(self, sdp: bytes) -> None:
+        """IMS answers our last offer."""
+        if self._ims_local is None:
+            return
+        self._ims_media = ims_side.read_answer(self._ims_local, SessionDescription.parse(sdp))
+        change, self._change = self._change, None
+        if change is not None:
+            self._told = change.direction
+        self._ims_agreed()
+        self._tell_ims()
+
+    @abstractmethod
+    def _ims_agreed(self) -> None:
+        """Let the answer take effect."""
 
     def _ims_offers(self, exchange: str, sdp: bytes | None) -> None:
         """IMS changes the media (hold, another codec): answered here, the page need not know."""
-        if sdp is None:
-            assert self._ims_local is not None
-            self.outputs.append(ToIms(ims.AnswerOffer(self.name, exchange, self._ims_local.encode())))
+        if self._ims_endpoint is None or self._ims_local is None or self._ims is not Side.UP:
+            self.outputs.append(ToIms(ims.RejectOffer(self.ims_call, exchange, _PENDING)))
             return
-        assert self._ims is not None
+        if sdp is None:
+            if self._ims_media is not None:
+                self._ims_local = next_offer(self._ims_local, self._ims_media, direction=self._direction)
+            self._told = self._direction
+            self.outputs.append(ToIms(ims.AnswerOffer(self.ims_call, exchange, self._ims_local.encode())))
+            return
         try:
             answer, media = interworking.ims_answer(
-                SessionDescription.parse(sdp), self._ims, web=self._web_media, previous=self._ims_local
+                SessionDescription.parse(sdp), self._ims_endpoint, web=self._web_media, previous=self._ims_local
             )
-            self._ims_local, self._ims_media = answer, media
-            self._apply()
         except SdpError as error:
             _log.info("call %s: IMS's offer refused: %s", self.name, error)
-            self.outputs.append(ToIms(ims.RejectOffer(self.name, exchange, 488)))
+            self.outputs.append(ToIms(ims.RejectOffer(self.ims_call, exchange, error.status)))
             return
-        self.outputs.append(ToIms(ims.AnswerOffer(self.name, exchange, answer.encode())))
+        self._ims_local, self._ims_media, self._told = answer, media, self._direction
+        self.outputs.append(ToIms(ims.AnswerOffer(self.ims_call, exchange, answer.encode())))
+        self._guarded(self._apply)
+
+    # ---- what the page wants ------------------------------------------------------------------------------------
+
+    @property
+    def _direction(self) -> Direction:
+        """What the page does: sends, receives."""
+        return Direction.SENDRECV if self._web_media is None else self._web_media.direction.reversed
+
+    @property
+    def _ims_both_ways(self) -> LegMedia | None:
+        """What IMS agreed to, without its direction: the media obey it, the page is not told."""
+        return None if self._ims_media is None else replace(self._ims_media, direction=Direction.SENDRECV)
+
+    def _web_answer(self, offer: SessionDescription, endpoint: WebEndpoint) -> tuple[SessionDescription, LegMedia]:
+        """Answer the page; IMS's format is taken where the page has it."""
+        agreed = self._ims_both_ways
+        assert agreed is not None
+        return interworking.web_answer(offer, agreed, endpoint, previous=self._web_local)
 
     def _page_offers(self, exchange: str, sdp: bytes) -> None:
-        """The page changes the media (hold, new ICE): answered here, and told to IMS where the direction changes."""
-        if self._web is None or self._ims_media is None or self._ims_local is None:
-            self.outputs.append(ToPage(page.RejectOffer(exchange, 491)))
+        """The page changes the media (hold, new ICE): our side may have to be renewed before the answer."""
+        if not self.answered or self._media is not _Media.OPEN or self._ims_media is None or self._page is not Side.UP:
+            self.outputs.append(ToPage(page.RejectOffer(exchange, _PENDING)))
             return
         try:
             offer = SessionDescription.parse(sdp)
-            answer, media = interworking.web_answer(offer, self._ims_media, self._web, previous=self._web_local)
+            web_side.check_offer(offer)
         except SdpError as error:
-            _log.info("call %s: the page's offer refused: %s", self.name, error)
-            self.outputs.append(ToPage(page.RejectOffer(exchange, 488, None, warning(str(error)))))
+            self._refuse_page(exchange, error)
             return
-        before = self._web_media.direction if self._web_media is not None else None
-        self._web_local, self._web_media = answer, media
-        self.outputs.append(ToPage(page.AnswerOffer(exchange, answer.encode())))
-        if media.direction is not before:
-            change = self._ims_local.copy()
-            for line in change.media:
-                if line.port:
-                    line.set_direction(media.direction.reversed)
-            self.outputs.append(ToIms(ims.Modify(self.name, change.encode())))
+        self._page_offer = _PageOffer(exchange, offer)
+        self.outputs.append(PageOffered(self.name, offer))
+
+    def web_renewed(self, endpoint: WebEndpoint) -> None:
+        """Our side to the page is ready for the page's new offer."""
+        waiting, self._page_offer = self._page_offer, None
+        if waiting is None or self._media is not _Media.OPEN:
+            return
+        self._web_endpoint = endpoint
+        try:
+            self._web_local, self._web_media = self._web_answer(waiting.offer, endpoint)
+        except SdpError as error:
+            self._refuse_page(waiting.exchange, error)
+            return
+        self.outputs.append(ToPage(page.AnswerOffer(waiting.exchange, self._web_local.encode())))
+        self._guarded(self._apply)
+        self._tell_ims()
+
+    def _refuse_page(self, exchange: str, error: SdpError) -> None:
+        _log.info("call %s: the page's offer refused: %s", self.name, error)
+        words = warning(str(error), error.warning)
+        self.outputs.append(ToPage(page.RejectOffer(exchange, error.status, None, words)))
+
+    def _page_wants_offer(self, exchange: str) -> None:
+        if self._web_local is None or self._web_media is None:
+            self.outputs.append(ToPage(page.RejectOffer(exchange, _PENDING)))
+            return
+        self._web_local = next_offer(self._web_local, self._web_media)
+        self.outputs.append(ToPage(page.AnswerOffer(exchange, self._web_local.encode())))
+
+    def _page_answers(self, sdp: bytes) -> None:
+        """The page answers our last offer."""
+        if self._web_local is None:
+            return
+        media = web_side.read_answer(self._web_local, SessionDescription.parse(sdp))
+        if not media.accepted:
+            raise SdpError("the page refused the sound", "RFC 3264 section 6", status=488, warning=304)
+        self._web_media = media
+        if self._ims_media is not None and not self.answered:
+            self._step("media-agreed", self._ims_media.codec.encoding)
         self._apply()
+        self._tell_ims()
+
+    def _tell_ims(self) -> None:
+        """Let IMS know of the page's direction, if it does not (hold, resume)."""
+        if not self._can_change or self._change is not None or self._direction is self._told:
+            return
+        if self._ims_local is None or self._ims_media is None:
+            return
+        self._change = _Change(self._ims_local, self._direction)
+        self._ims_local = next_offer(self._ims_local, self._ims_media, direction=self._direction)
+        self.outputs.append(ToIms(ims.Modify(self.ims_call, self._ims_local.encode())))
+
+    @property
+    @abstractmethod
+    def _can_change(self) -> bool:
+        """Whether IMS takes a later offer now."""
+
+    def _change_failed(self, status: int | None) -> None:
+        """IMS has not taken our offer: the page's hold then works on this side only."""
+        change, self._change = self._change, None
+        if change is None:
+            return
+        _log.info("call %s: IMS has not taken our offer (%s)", self.name, status or "not asked")
+        self._ims_local = change.before
+        if status not in (None, _PENDING):
+            self._told = change.direction  # asking again would change nothing
+
+    # ---- log --------------------------------------------------------------------------------------------------------
 
     def _step(self, name: str, codec: str = "") -> None:
+        _log.info("call %s: %s %s", self.name, name, codec)
         self.outputs.append(Step(self.name, name, codec))
 
-
-class CallFromPage(GatewayCall):
-    """The page calls (TR 23.701 figure 5.7.2.2-2, left to right)."""
-
-    def __init__(self, incoming: page.IncomingCall) -> None:
-        super().__init__(incoming.call, incoming.flow)
-        self._request = incoming.request
-        self._offer: SessionDescription | None = None
-        self._ims_offer: SessionDescription | None = None
-        self._answered = False
-        self._early_shown = False
-        self._step("page-invite")
-        if incoming.sdp is None:
-            self.fail(488, "an INVITE of the page must carry an offer")
-            return
-        try:
-            self._offer = SessionDescription.parse(incoming.sdp)
-            web_side.check_offer(self._offer)
-        except SdpError as error:
-            self.fail(error.status, str(error))
-            return
-        self.outputs.append(OpenMedia(self.name, controlling=False))
-
-    def _begin(self) -> None:
-        assert self._offer is not None
-        assert self._ims is not None
-        self._ims_offer = self._ims_local = interworking.ims_offer(self._offer, self._ims)
-        target = _target(self._request.request_uri)
-        self.outputs.append(ToIms(ims.Dial(self.name, target, self._ims_offer.encode())))
-        self._step("ims-invite")
-
-    def _page_says(self, output: page.Output) -> None:
-        if isinstance(output, page.Confirmed):
-            self._step("page-confirmed")
-
-    def _ims_says(self, output: ims.Output) -> None:
-        match output:
-            case ims.MediaAgreed(_, sdp):
-                self._agreed(sdp)
-            case ims.Progress(_, status):
-                self._step(f"ims-{status}")
-                if status == 180:
-                    self.outputs.append(ToPage(page.Provisional(self.name, 180, sdp=self._preview())))
-                elif status not in (183, 199):
-                    self.outputs.append(ToPage(page.Provisional(self.name, status)))
-            case ims.Answered():
-                self._step("ims-200")
-                if self._web_local is None:
-                    self.fail(488, "the other side answered without a session description")
-                    return
-                self._answered = True
-                self.outputs.append(ToPage(page.Answer(self.name, self._web_local.encode())))
-                self.outputs.append(MediaAnswered(self.name))
-            case ims.ReserveResources():
-                self.outputs.append(ToIms(ims.ResourcesReserved(self.name)))
-            case _:
-                pass
-
-    def _agreed(self, sdp: bytes) -> None:
-        """IMS answers our offer: answer the page with it, early, so that ICE and DTLS run while it rings."""
-        assert self._offer is not None
-        assert self._ims_offer is not None
-        assert self._web is not None
-        try:
-            self._ims_media = ims_side.read_answer(self._ims_local or self._ims_offer, SessionDescription.parse(sdp))
-            if self._web_local is None:
-                self._web_local, self._web_media = interworking.web_answer(self._offer, self._ims_media, self._web)
-            self._apply()
-        except SdpError as error:
-            self.fail(488, str(error))
-            return
-        self._step("media-agreed", self._ims_media.codec.encoding)
-        if not self._early_shown and not self._answered:
-            self.outputs.append(ToPage(page.Provisional(self.name, 183, sdp=self._preview())))
-
-    def _preview(self) -> bytes | None:
-        """The answer for a provisional response, once."""
-        if self._web_local is None or self._early_shown:
-            return None
-        self._early_shown = True
-        return self._web_local.encode()
-
-    def _page_ended(self, cause: page.Cause, message: Message | None) -> None:
-        if not self._ims_over:
-            self.outputs.append(ToIms(ims.Hangup(self.name, _reason_of(message))))
-            if self._media is _Media.OPENING or self._ims_offer is None:
-                self._ims_over = True  # IMS has not heard of it yet
-
-    def _ims_ended(self, ended: ims.Ended) -> None:
-        if self._page_over:
-            return
-        if self._answered:
-            self.outputs.append(ToPage(page.Hangup(self.name, _reason_of(ended.message))))
-        else:
-            self.outputs.append(ToPage(page.Reject(self.name, *_refusal(ended))))
-
-    def fail(self, status: int, reason: str) -> None:
-        """See ``GatewayCall``."""
-        if not self._page_over:
-            if self._answered:
-                self.outputs.append(ToPage(page.Hangup(self.name, _reason(status, reason))))
-            else:
-                self.outputs.append(ToPage(page.Reject(self.name, status, None, warning(reason))))
-        if self._ims_offer is None:
-            self._ims_over = True
-        elif not self._ims_over:
-            self.outputs.append(ToIms(ims.Hangup(self.name, _reason(status, reason))))
-
-    def hang_up(self, reason: str) -> None:
-        """See ``GatewayCall``."""
-        self.fail(480, reason)
-
-
-class CallToPage(GatewayCall):
-    """A phone calls: the page rings."""
-
-    def __init__(self, incoming: ims.IncomingCall, flow: Flow, contact: str, identity: str) -> None:
-        super().__init__(incoming.call, flow)
-        self._incoming = incoming
-        self._contact = contact
-        self._identity = identity
-        self._rung = False
-        self._called = False
-        self._answered = False
-        self._step("ims-invite")
-        self.outputs.append(OpenMedia(self.name, controlling=True))
-
-    def _begin(self) -> None:
-        assert self._ims is not None
-        sdp = self._incoming.sdp
-        if sdp is None:
-            self._ims_local = ims_side.make_offer(self._ims, IMS_FORMATS_WITH_G711)
-        else:
-            self._ims_local, self._ims_media = interworking.ims_answer(SessionDescription.parse(sdp), self._ims)
-        self.outputs.append(ToIms(ims.Prepare(self.name, self._ims_local.encode())))
-
-    def _ims_says(self, output: ims.Output) -> None:
-        match output:
-            case ims.Alert():
-                self._call_page()
-            case ims.MediaAgreed(_, sdp):
-                assert self._ims_local is not None
-                try:
-                    self._ims_media = ims_side.read_answer(self._ims_local, SessionDescription.parse(sdp))
-                    self._apply()
-                except SdpError as error:
-                    self.fail(488, str(error))
-            case ims.Confirmed():
-                self._step("ims-confirmed")
-            case ims.ReserveResources():
-                self.outputs.append(ToIms(ims.ResourcesReserved(self.name)))
-            case _:
-                pass
-
-    def _call_page(self) -> None:
-        assert self._web is not None
-        try:
-            self._web_local = interworking.web_offer(self._ims_media, self._web)
-        except SdpError as error:
-            self.fail(488, str(error))
-            return
-        caller = self._incoming.caller
-        number = caller.display or _number(caller.uri)
-        from_ = NameAddr(caller.uri if isinstance(caller.uri, SipUri) else _as_sip(caller.uri), number)
-        self._called = True
-        self._step("page-invite")
-        self.outputs.append(
-            ToPage(
-                page.Call(
-                    self.name,
-                    self._contact,
-                    str(from_),
-                    f"<{self._identity}>",
-                    self._web_local.encode(),
-                    hop=self.flow,
-                    route=(),
-                )
-            )
-        )
-
-    def _page_says(self, output: page.Output) -> None:
-        match output:
-            case page.Progress(_, _, response):
-                if response.status >= 180 and not self._rung:
-                    self._rung = True
-                    self._step("page-180")
-                    self.outputs.append(ToIms(ims.Ring(self.name)))
-            case page.AnswerReceived(_, _, sdp):
-                self._page_answered(sdp)
-            case page.Answered():
-                self._step("page-200")
-                if not self._answered:
-                    self._answered = True
-                    self.outputs.append(ToIms(ims.Accept(self.name)))
-                    self.outputs.append(MediaAnswered(self.name))
-            case _:
-                pass
-
-    def _page_answered(self, sdp: bytes) -> None:
-        assert self._web_local is not None
-        try:
-            media = web_side.read_answer(self._web_local, SessionDescription.parse(sdp))
-            if not media.accepted:
-                self.fail(488, "the page refused the sound")
-                return
-            self._web_media = media
-            self._apply()
-        except SdpError as error:
-            self.fail(488, str(error))
-            return
-        if self._ims_media is not None:
-            self._step("media-agreed", self._ims_media.codec.encoding)
-
-    def _page_ended(self, cause: page.Cause, message: Message | None) -> None:
-        if self._ims_over:
-            return
-        if self._answered:
-            self.outputs.append(ToIms(ims.Hangup(self.name, _reason_of(message))))
-        elif isinstance(message, Response) and message.status >= 300:
-            # RFC 3261 16.7: a page that cannot be reached says nothing of the user.
-            status = 480 if message.status in (408, 481, 503) else message.status
-            self.outputs.append(ToIms(ims.Reject(self.name, status)))
-        else:
-            self.outputs.append(ToIms(ims.Reject(self.name, 480)))
-
-    def _ims_ended(self, ended: ims.Ended) -> None:
-        if self._called and not self._page_over:
-            self.outputs.append(ToPage(page.Hangup(self.name, _reason_of(ended.message))))
-        elif not self._called:
-            self._page_over = True
-
-    def fail(self, status: int, reason: str) -> None:
-        """See ``GatewayCall``."""
-        if self._called and not self._page_over:
-            self.outputs.append(ToPage(page.Hangup(self.name, _reason(status, reason))))
-        elif not self._called:
-            self._page_over = True
-        if not self._ims_over:
-            if self._answered:
-                self.outputs.append(ToIms(ims.Hangup(self.name, _reason(status, reason))))
-            else:
-                self.outputs.append(ToIms(ims.Reject(self.name, status, None, warning(reason))))
-
-    def hang_up(self, reason: str) -> None:
-        """See ``GatewayCall``."""
-        self.fail(480, reason)
-
-
-def _target(uri: Uri) -> str:
-    """Return the URI to call: the page's transport is its own affair."""
-    if isinstance(uri, SipUri):
-        uri = uri.without_parameters("transport")
-        if uri.user_text.lstrip("+").isdigit():
-            return str(uri.with_parameter("user", "phone"))
-    return str(uri)
-
-
-def _number(uri: Uri) -> str:
-    if isinstance(uri, TelUri):
-        return uri.digits
-    return uri.user_text if isinstance(uri, SipUri) else str(uri)
-
-
-def _as_sip(uri: Uri) -> SipUri:
-    """Return a SIP URI for a page that reads no other (RFC 3966 has no meaning to it)."""
-    return SipUri("sip", _number(uri) if isinstance(uri, TelUri) else "anonymous", None, "anonymous.invalid")
-
-
-def warning(text: str) -> tuple[tuple[str, str], ...]:
-    """A Warning with words for the user (RFC 3261 section 20.43, code 399)."""
-    shown = "".join(c if " " <= c <= "~" else "?" for c in text)[:200].replace("\\", "/").replace('"', "'")
-    return (("Warning", f'399 imsbridge "{shown}"'),)
-
-
-def _reason(status: int, text: str) -> tuple[tuple[str, str], ...]:
-    shown = "".join(c if " " <= c <= "~" else "?" for c in text)[:200].replace("\\", "/").replace('"', "'")
-    return (("Reason", f'SIP;cause={status};text="{shown}"'),)
-
-
-def _reason_of(message: Message | None) -> tuple[tuple[str, str], ...]:
-    """The Reason values of what ended the other side (RFC 3326)."""
-    if message is None:
-        return ()
-    return tuple(("Reason", value) for value in message.headers.get_all("Reason"))
-
-
-def _refusal(ended: ims.Ended) -> tuple[int, str | None, tuple[tuple[str, str], ...]]:
-    """Status, phrase and words for a page whose call IMS did not take."""
-    message = ended.message
-    if isinstance(message, Response) and message.status >= 300:
-        fields = tuple((n, v) for n in ("Warning", "Reason", "Retry-After") for v in message.headers.get_all(n))
-        return message.status, message.reason or None, fields
-    status = ended.status or 503
-    return (487 if ended.local else status), None, warning(ended.reason)
+    def _media_answered(self) -> None:
+        self.answered = True
+        self.outputs.append(MediaAnswered(self.name))

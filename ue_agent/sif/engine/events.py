@@ -1,4 +1,7 @@
-"""What goes into and comes out of a `Gateway`: three sides (page, IMS, media), each with its own vocabulary."""
+"""What goes into and comes out of a `Gateway`: three sides (page, IMS, media), each with its own vocabulary.
+
+``call`` in the events and outputs of media is the gateway's own name for a call.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 from imskit.engine import Tick
 from imskit.ims import events as ims
 from imskit.ims.registration import RegistrationStatus
+from imskit.sdp.description import SessionDescription
 from imskit.sdp.ims_side import ImsEndpoint
 from imskit.sdp.negotiation import MediaPlan
 from imskit.sdp.web_side import WebEndpoint
@@ -64,7 +68,22 @@ class MediaFailed:
     reason: str
 
 
-type Event = FromPage | FromIms | PageGone | Service | MediaOpened | MediaFailed | Tick
+@dataclass(frozen=True, slots=True)
+class WebRenewed:
+    """The answer to `PageOffered`: what to say of our side to the page from now on."""
+
+    call: str
+    web: WebEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """The agent stops: every call ends."""
+
+    reason: str
+
+
+type Event = FromPage | FromIms | PageGone | Service | MediaOpened | MediaFailed | WebRenewed | Shutdown | Tick
 
 # ---- out --------------------------------------------------------------------------------------------------------
 
@@ -89,6 +108,14 @@ class OpenMedia:
 
     call: str
     controlling: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PageOffered:
+    """The page makes a later offer, which may restart ICE; answered by `WebRenewed`."""
+
+    call: str
+    offer: SessionDescription
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,4 +149,12 @@ class Step:
     codec: str = ""
 
 
-type Output = ToPage | ToIms | OpenMedia | ApplyMedia | MediaAnswered | CloseMedia | Step
+@dataclass(frozen=True, slots=True)
+class DropPage:
+    """Close a page's WebSocket: it comes back and learns at its REGISTER how things stand."""
+
+    flow: Flow
+    reason: str
+
+
+type Output = ToPage | ToIms | OpenMedia | PageOffered | ApplyMedia | MediaAnswered | CloseMedia | Step | DropPage

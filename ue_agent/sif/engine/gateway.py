@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass
 
 from imskit.engine import Tick
 from imskit.ims import events as ims
-from imskit.ims.registration import RegistrationStatus, State
-from imskit.secrets import Identity
 from imskit.sip.engine import user_agent as page
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Flow
 from imskit.sip.wire.message import Request
-from imskit.sip.wire.uri import parse_uri, uri_equal
-from ue_agent.sif.engine.call import CallFromPage, CallToPage, GatewayCall, warning
+from ue_agent.sif.engine.addresses import home_domain
+from ue_agent.sif.engine.call import GatewayCall
+from ue_agent.sif.engine.call_from_page import CallFromPage
+from ue_agent.sif.engine.call_to_page import CallToPage
 from ue_agent.sif.engine.events import (
+    CloseMedia,
     Event,
     FromIms,
     FromPage,
@@ -25,29 +25,20 @@ from ue_agent.sif.engine.events import (
     Output,
     PageGone,
     Service,
+    Shutdown,
     ToIms,
     ToPage,
+    WebRenewed,
 )
+from ue_agent.sif.engine.pages import Page, Pages
+from ue_agent.sif.engine.words import Fields, warning
 
 _log = logging.getLogger(__name__)
 
 MAXIMUM_CALLS = 8
 """Calls at a time; one user has one mouth."""
-MAXIMUM_PAGES = 16
-REGISTER_SECONDS = 600
 RECONNECT_SECONDS = 10.0
 """How long a call waits for its page to come back when the WebSocket breaks (RFC 7118 has no rule)."""
-
-
-@dataclass
-class _Page:
-    """A page that has registered over its WebSocket."""
-
-    flow: Flow
-    contact: str
-    identity: str
-    instance: str
-    expires_at: float
 
 
 class Gateway:
@@ -55,12 +46,15 @@ class Gateway:
 
     def __init__(self) -> None:
         self._outputs: deque[Output] = deque()
+        self._pages = Pages(self._outputs.append, self._busy)
         self._calls: dict[str, GatewayCall] = {}
-        self._pages: list[_Page] = []
-        self._lost: dict[str, float] = {}
+        self._by_page: dict[str, GatewayCall] = {}
+        self._by_ims: dict[str, GatewayCall] = {}
+        self._patience: dict[str, float] = {}
         """Calls whose page is away, and until when they wait."""
-        self._service = RegistrationStatus()
-        self._identities: tuple[Identity, ...] = ()
+        self._page_lost_at: float | None = None
+        self._domain = ""
+        self._count = 0
 
     @property
     def calls(self) -> int:
@@ -78,25 +72,22 @@ class Gateway:
             case FromPage(output):
                 self._from_page(output, now)
             case FromIms(output):
-                self._from_ims(output)
-            case MediaOpened(call, web, endpoint):
-                if (machine := self._calls.get(call)) is not None:
-                    machine.media_opened(web, endpoint)
-            case MediaFailed(call, reason):
-                if (machine := self._calls.get(call)) is not None:
-                    machine.media_failed(reason)
+                self._from_ims(output, now)
+            case MediaOpened() | MediaFailed() | WebRenewed():
+                self._media(event)
             case Service(status, identities):
-                self._service, self._identities = status, identities
+                self._domain = home_domain(identities) or self._domain
+                for known in self._pages.set_service(status, identities, now):
+                    self._moved(known)
             case PageGone(flow):
                 self._page_gone(flow, now)
+            case Shutdown(reason):
+                for machine in self._calls.values():
+                    machine.hang_up(reason)
             case Tick():
-                self._expire(now)
-        for name, machine in list(self._calls.items()):
-            self._outputs.extend(machine.outputs)
-            machine.outputs.clear()
-            if machine.over:
-                del self._calls[name]
-                self._lost.pop(name, None)
+                self._tick(now)
+        self._find_pages(now)
+        self._collect()
 
     def poll(self) -> Output | None:
         """Return the next output."""
@@ -104,9 +95,93 @@ class Gateway:
 
     def deadline(self) -> float | None:
         """When a page's registration or a lost call's patience ends."""
-        return min((*self._lost.values(), *(known.expires_at for known in self._pages)), default=None)
+        pages = self._pages.deadline()
+        return min((*self._patience.values(), *(() if pages is None else (pages,))), default=None)
 
-    # ---- page -------------------------------------------------------------------------------------------------------
+    # ---- calls ------------------------------------------------------------------------------------------------------
+
+    def _name(self, kind: str) -> str:
+        """The user agents of both sides name their calls alike: the gateway needs names of its own."""
+        self._count += 1
+        return f"{kind}-{self._count}"
+
+    def _add(self, machine: GatewayCall) -> None:
+        self._calls[machine.name] = machine
+        self._by_page[machine.page_call] = machine
+        self._by_ims[machine.ims_call] = machine
+
+    def _collect(self) -> None:
+        """Take what the calls say, and forget those that are over."""
+        for machine in list(self._calls.values()):
+            self._outputs.extend(machine.outputs)
+            machine.outputs.clear()
+            if machine.over:
+                del self._calls[machine.name]
+                del self._by_page[machine.page_call]
+                del self._by_ims[machine.ims_call]
+                self._patience.pop(machine.name, None)
+
+    def _media(self, event: MediaOpened | MediaFailed | WebRenewed) -> None:
+        machine = self._calls.get(event.call)
+        match event:
+            case MediaOpened(call, web, endpoint):
+                if machine is None:
+                    self._outputs.append(CloseMedia(call))  # it ended while its ports were opened
+                else:
+                    machine.media_opened(web, endpoint)
+            case MediaFailed(_, reason):
+                if machine is not None:
+                    machine.media_failed(reason)
+            case WebRenewed(_, web):
+                if machine is not None:
+                    machine.web_renewed(web)
+
+    def _tick(self, now: float) -> None:
+        self._pages.tick(now)
+        for name in [name for name, until in self._patience.items() if until <= now]:
+            del self._patience[name]
+            self._calls[name].hang_up("the page was closed")
+
+    # ---- pages ------------------------------------------------------------------------------------------------------
+
+    def _busy(self, flow: Flow) -> bool:
+        return any(machine.flow == flow for machine in self._calls.values())
+
+    def _page_gone(self, flow: Flow, now: float) -> None:
+        self._page_lost_at = now
+        self._pages.gone(flow)
+        for machine in self._calls.values():
+            if machine.flow == flow and machine.answered:
+                self._patience[machine.name] = now + RECONNECT_SECONDS
+            elif machine.flow == flow:
+                machine.page_lost()
+
+    def _moved(self, registered: Page) -> None:
+        """A page has registered, perhaps over a new WebSocket: its calls go on over that one."""
+        for machine in self._calls.values():
+            if machine.instance != registered.instance or machine.flow in (None, registered.flow):
+                continue
+            if machine.answered:
+                machine.flow = registered.flow
+                self._patience.pop(machine.name, None)
+                self._to_page(page.Reroute(machine.page_call, registered.flow))
+            else:
+                machine.page_lost()
+
+    def _find_pages(self, now: float) -> None:
+        """Let a page ring for every call that needs one; if there is none, one may come back."""
+        for machine in self._calls.values():
+            if not isinstance(machine, CallToPage) or not machine.wants_page:
+                continue
+            found = self._pages.newest(machine.tried)
+            if found is not None:
+                self._patience.pop(machine.name, None)
+                machine.call_page(found.flow, found.instance, found.contact, found.identity)
+            else:
+                self._patience.setdefault(machine.name, now + RECONNECT_SECONDS)
+
+    def _to_page(self, command: page.Command) -> None:
+        self._outputs.append(ToPage(command))
 
     def _from_page(self, output: page.Output, now: float) -> None:
         match output:
@@ -115,104 +190,68 @@ class Gateway:
             case page.RequestReceived(request, message, flow, call):
                 self._page_request(request, message, flow, call, now)
             case page.Refused(command, refusal, text):
-                _log.warning("page side: %s not done: %s %s", type(command).__name__, refusal.value, text)
+                machine = self._by_page.get(getattr(command, "call", ""))
+                if machine is not None:
+                    machine.page_refused(command, refusal, text)
             case page.Challenged(challenge):
                 self._to_page(page.Decline(challenge))
             case _:
-                name = getattr(output, "call", None)
-                if name in self._calls:
-                    self._calls[name].from_page(output)
+                machine = self._by_page.get(getattr(output, "call", ""))
+                if machine is not None:
+                    machine.from_page(output)
 
     def _page_calls(self, incoming: page.IncomingCall) -> None:
         call = incoming.call
-        known = next((p for p in self._pages if p.flow == incoming.flow), None)
+        known = self._pages.at(incoming.flow)
         if known is None:
             self._to_page(page.Reject(call, 403, None, warning("this page has not registered")))
-        elif self._service.state is not State.REGISTERED:
-            reason = f"there is no IMS service: {self._service.reason}"
-            self._to_page(page.Reject(call, 503, None, warning(reason)))
+        elif not self._pages.service:
+            self._to_page(page.Reject(call, 503, None, warning(self._pages.trouble)))
         elif len(self._calls) >= MAXIMUM_CALLS:
             self._to_page(page.Reject(call, 486, None, warning("too many calls")))
         else:
             try:
-                self._calls[call] = CallFromPage(incoming)
+                machine = CallFromPage(self._name("out"), incoming, known.instance, self._domain)
             except SipParseError as error:
                 self._to_page(page.Reject(call, error.status, error.reason))
+            else:
+                self._add(machine)
 
     def _page_request(self, request: str, message: Request, flow: Flow, call: str | None, now: float) -> None:
+        """Answer what is no call; a method that is not offered at all is answered 405 by the user agent."""
+        status = 200
+        fields: Fields = ()
         if message.method == "REGISTER":
-            self._register(request, message, flow, now)
-        elif call is not None and message.method in ("INFO", "OPTIONS"):
-            self._to_page(page.Respond(request, 200))
-        else:
-            self._to_page(page.Respond(request, 501, None, warning(f"{message.method} is not offered to pages")))
-
-    def _register(self, request: str, message: Request, flow: Flow, now: float) -> None:
-        """Answer for the IMS registration: the page has service when this device has (pass-through of 5.7.1.2)."""
-        try:
-            to, contacts, expires = message.to, message.contacts, message.expires
-        except SipParseError as error:
-            self._to_page(page.Respond(request, error.status, error.reason))
+            registered = self._pages.register(request, message, flow, now)
+            if registered is not None:
+                self._moved(registered)
             return
-        if not any(uri_equal(to.uri, parse_uri(str.__str__(identity))) for identity in self._identities):
-            self._to_page(page.Respond(request, 403, None, warning("this identity is not the one of the SIM card")))
-            return
-        self._pages = [known for known in self._pages if known.flow != flow]
-        seconds = REGISTER_SECONDS if expires is None else min(expires, REGISTER_SECONDS)
-        contact = contacts[0] if contacts != "*" and contacts else None
-        if contact is not None and contact.expires is not None:
-            seconds = min(contact.expires, REGISTER_SECONDS)
-        if contact is None or seconds == 0:
-            self._to_page(page.Respond(request, 200))
-            return
-        if self._service.state is not State.REGISTERED:
-            reason = f"there is no IMS service: {self._service.reason}"
-            self._to_page(page.Respond(request, 503, None, (*warning(reason), ("Retry-After", "5"))))
-            return
-        instance = contact.parameters.get("+sip.instance") or str(contact.uri)
-        self._pages = [known for known in self._pages if known.instance != instance][-MAXIMUM_PAGES + 1 :]
-        self._pages.append(_Page(flow, str(contact.uri), str(to.uri), instance, now + seconds))
-        granted = contact.with_parameter("expires", str(seconds))
-        self._to_page(page.Respond(request, 200, None, (("Contact", str(granted)),)))
-        self._take_back(flow)
-        _log.info("page registered over %s", flow)
-
-    def _page_gone(self, flow: Flow, now: float) -> None:
-        self._pages = [known for known in self._pages if known.flow != flow]
-        for machine in self._calls.values():
-            if machine.flow == flow:
-                self._lost[machine.name] = now + RECONNECT_SECONDS
-
-    def _take_back(self, flow: Flow) -> None:
-        """A page is back: calls that wait for one go on over its new WebSocket."""
-        for name in self._lost:
-            self._calls[name].flow = flow
-            self._to_page(page.Reroute(name, flow))
-        self._lost.clear()
-
-    def _expire(self, now: float) -> None:
-        self._pages = [known for known in self._pages if known.expires_at > now]
-        for name in [name for name, until in self._lost.items() if until <= now]:
-            del self._lost[name]
-            self._calls[name].hang_up("the page was closed")
-
-    def _to_page(self, command: page.Command) -> None:
-        self._outputs.append(ToPage(command))
+        if call is None or message.method not in ("INFO", "OPTIONS"):
+            status, fields = 501, warning(f"{message.method} is not offered to pages")
+        elif "Info-Package" in message.headers:
+            status, fields = 469, (("Recv-Info", ""),)  # RFC 6086 section 4.2.2: no package is taken
+        elif message.body:
+            words = warning("send tones as telephone events (RFC 4733), not in INFO")
+            status, fields = 415, (("Accept", "application/sdp"), *words)
+        self._to_page(page.Respond(request, status, None, fields))
 
     # ---- IMS --------------------------------------------------------------------------------------------------------
 
-    def _from_ims(self, output: ims.Output) -> None:
-        match output:
-            case ims.IncomingCall(call):
-                if not self._pages:
-                    words = warning("no page is open on this device")
-                    self._outputs.append(ToIms(ims.Reject(call, 480, None, words)))
-                elif len(self._calls) >= MAXIMUM_CALLS:
-                    self._outputs.append(ToIms(ims.Reject(call, 486)))
-                else:
-                    known = self._pages[-1]  # the one that registered last is the one in use
-                    self._calls[call] = CallToPage(output, known.flow, known.contact, known.identity)
-            case _:
-                name = getattr(output, "call", None)
-                if name in self._calls:
-                    self._calls[name].from_ims(output)
+    def _from_ims(self, output: ims.Output, now: float) -> None:
+        if isinstance(output, ims.IncomingCall):
+            self._ims_calls(output, now)
+            return
+        machine = self._by_ims.get(getattr(output, "call", None) or "")
+        if machine is not None:
+            machine.from_ims(output)
+
+    def _ims_calls(self, incoming: ims.IncomingCall, now: float) -> None:
+        lost = self._page_lost_at
+        reloading = lost is not None and now < lost + RECONNECT_SECONDS
+        if not len(self._pages) and not reloading:
+            words = warning("no page is open on this device")
+            self._outputs.append(ToIms(ims.Reject(incoming.call, 480, None, words)))
+        elif len(self._calls) >= MAXIMUM_CALLS:
+            self._outputs.append(ToIms(ims.Reject(incoming.call, 486)))
+        else:
+            self._add(CallToPage(self._name("in"), incoming, self._domain))
