@@ -79,6 +79,7 @@ class Agent:
         self._log_level = log_level
         self._events = EventLog("agent", config.events)
         self._started = time.monotonic()
+        self._user: Identity | None = None
         self._peers = _Peers()
         self._exit = contextlib.AsyncExitStack()
         self._turn_realm = config.turn.realm or config.operator.domain
@@ -195,6 +196,11 @@ class Agent:
 
     def _ims_changed(self) -> None:
         self._sif.service(self._ims.status, self._ims.public_identities)
+        user = self._ims.identities.impi if self._ims.identities else None
+        if self._user is not None and user != self._user:
+            # Whoever was logged in with the card before is so no longer.
+            self._wwpf.forget_sessions()
+        self._user = user
 
     # ---- for the WWPF -----------------------------------------------------------------------------------------------
 
