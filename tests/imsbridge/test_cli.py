@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,11 +97,14 @@ def test_status_without_an_agent(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "no agent answers" in capsys.readouterr().err
 
 
-def test_doctor_names_the_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_names_the_cure(tmp_path: Path) -> None:
     path = tmp_path / "ue.toml"
     path.write_text(f'control = "{tmp_path}/none.sock"\nstate = "{tmp_path}"\n{UE}')
-    assert main(["doctor", "-c", str(path), "--json"]) == 1
-    found = {item["what"]: item for item in json.loads(capsys.readouterr().out)}
+    # A process of its own: the PC/SC library remembers for good where it looked first.
+    argv = [sys.executable, "-m", "imsbridge", "doctor", "-c", str(path), "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    found = {item["what"]: item for item in json.loads(done.stdout)}
     assert found["ims.address"]["verdict"] == "bad"
     assert "bring the interface up" in found["ims.address"]["cure"]
     assert found["wwpf.browsers"]["verdict"] == "bad"
@@ -107,8 +112,10 @@ def test_doctor_names_the_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert all(item["cure"] for item in found.values() if item["verdict"] != "ok")
 
 
-def test_doctor_refuses_a_wrong_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_refuses_a_wrong_configuration(tmp_path: Path) -> None:
     path = tmp_path / "ue.toml"
     path.write_text("[operator]\n")
-    assert main(["doctor", "-c", str(path)]) == 2
-    assert "is missing" in capsys.readouterr().err
+    argv = [sys.executable, "-m", "imsbridge", "doctor", "-c", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "is missing" in done.stderr
