@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -25,10 +26,10 @@ _log = logging.getLogger(__name__)
 class ImsCore:
     """Start it, and it serves until it is closed."""
 
-    def __init__(self, config: CoreConfig) -> None:
-        """``ValueError`` if two subscribers share an identity."""
+    def __init__(self, config: CoreConfig, random: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        """``random`` gives the RANDs; ``ValueError`` if two subscribers share an identity."""
         self._config = config
-        self._hss = Hss(config.subscribers, secrets.token_bytes)
+        self._hss = Hss(config.subscribers, random)
         self._stack = AsyncExitStack()
         self._events = EventLog("core", config.events)
         self._p_cscf: Endpoint[ProxyEvent, ProxyOutput] | None = None

@@ -178,6 +178,9 @@ class Phone:
             self._tell(ims.Reject(call.name, 603))
         else:
             self._tell(ims.Hangup(call.name))
+            if call.state is not CallState.ANSWERED and self._call is call:
+                # Whoever gives up has hung up, however long the other side takes to notice.
+                self._ended(call.name, None, "given up")
 
     def behave(self, manners: Manners) -> None:
         """Set what is done with the next calls; ``WavError`` if the file to play cannot be used."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from imskit.ims.registration import State
 from imskit.observe.events import read_events
 from simulators.phone.phone import Manners, PhoneError
 
@@ -157,3 +158,16 @@ async def test_a_number_that_is_none(network: Any) -> None:
     caller.dial("+15559999")
     await network.until(lambda: caller.last)
     assert caller.last["status"] == 404
+
+
+async def test_whoever_gives_up_is_free_at_once(network: Any) -> None:
+    """The callee is registered but dead: no answer to the CANCEL either."""
+    callee = await network.phone("0200")
+    caller = await network.phone("0100")
+    await callee._endpoint.close()
+    caller.dial("+15550200")
+    await network.until(lambda: '"invite"' in network.core_events.read_text())
+    caller.hang_up()
+    assert caller.last["reason"] == "given up"
+    assert caller.status()["call"] is None
+    callee._state = State.OFF
