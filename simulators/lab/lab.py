@@ -7,6 +7,7 @@ device (resolver, browser policies).  Must run inside ``world.enter()``.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import secrets
@@ -18,7 +19,7 @@ from typing import Any
 from simulators.lab.browser import find_chromium
 from simulators.lab.certificates import Authority
 from simulators.lab.control import ask, until
-from simulators.lab.host import Process
+from simulators.lab.host import Host, Process
 from simulators.lab.topology import (
     HANDSET_IMS,
     HANDSET_TURN,
@@ -96,18 +97,18 @@ class Lab:
 
     async def start(self, *, play: Path, record: Path) -> None:
         """Start everything; the phone plays ``play`` and records what it hears to ``record`` (WAV)."""
-        await self.start_operator()
-        await self.start_phone(play, record)
-        await self.start_card()
-        await self.start_agent()
+        # What does not need another to get ready starts side by side; most of their time goes into imports.
+        await asyncio.gather(self.start_operator(), self.start_card())
+        await asyncio.gather(self.start_phone(play, record), self.start_agent())
 
     async def start_operator(self) -> None:
         """Name server, IMS core, portal, and the other web host."""
-        await self.start_dns()
-        self._progress("IMS core: P-CSCF, S-CSCF, HSS")
-        await self.start_core()
-        await self.start_portal()
-        await self.start_web_host("other", OTHER_HOST, *self.web_ca.server("www.other.example"))
+        await asyncio.gather(
+            self.start_dns(),
+            self.start_core(),
+            self.start_portal(),
+            self.start_web_host("other", OTHER_HOST, *self.web_ca.server("www.other.example")),
+        )
 
     async def start_dns(self) -> None:
         """The operator's name server."""
@@ -137,13 +138,16 @@ class Lab:
         )
         await self._run("wwsf", self.net.operator, ["edge", "wwsf", "run", "-c", str(config)], "ready:")
 
-    async def start_web_host(self, name: str, address: str, certificate: Path, key: Path, port: int = 443) -> None:
-        """A web host with one plain page, on an address of the operator's machine; a program called ``name``."""
+    async def start_web_host(
+        self, name: str, address: str, certificate: Path, key: Path, port: int = 443, host: Host | None = None
+    ) -> None:
+        """A web server with one plain page, on an address of ``host`` (the operator's); a program called ``name``."""
         argv = [sys.executable, "-m", "simulators.lab.other_host", address, str(port), str(certificate), str(key)]
-        self.processes[name] = await self.net.operator.start(name, argv, ready="ready:")
+        self.processes[name] = await (host or self.net.operator).start(name, argv, ready="ready:")
 
     async def start_core(self) -> None:
-        """The IMS core, also after ``stop("core")``."""
+        """The IMS core; one that is started anew knows of no registration."""
+        self._progress("IMS core: P-CSCF, S-CSCF, HSS")
         users = "".join(
             f"""
             [[subscribers]]
@@ -218,8 +222,7 @@ class Lab:
     async def start_agent(self) -> None:
         """The agent, and the files that its installation puts on the device."""
         self._progress("UE agent: DNS, TURN, web proxy, SIF, RMF, IMS client")
-        # The second is asked when the agent is not there: the rest of the web goes on without it.
-        self.net.handset.write("/etc/resolv.conf", f"nameserver 127.0.0.1\nnameserver {OPERATOR_DNS}\n")
+        self._resolver("127.0.0.1")
         state = self.root / "agent-state"
         config = self._write(
             "ue.toml",
@@ -253,6 +256,15 @@ class Lab:
         # The lab's hosts are signed by roots that a real device would have from its system.
         policy["CACertificates"] += [_base64(authority.der) for authority in (self.web_ca, self.operator_ca)]
         self.net.handset.write(POLICY_FILE, json.dumps(policy, indent=2))
+
+    async def stop_agent(self) -> None:
+        """End the agent as its installation does: the device's own resolver is in use again."""
+        await self.stop_one("agent")
+        self._resolver(OPERATOR_DNS)
+
+    def _resolver(self, address: str) -> None:
+        # One only: a browser asks a second one whenever the first takes its time, and would be led past the agent.
+        self.net.handset.write("/etc/resolv.conf", f"nameserver {address}\n")
 
     async def stop_one(self, name: str) -> int:
         """End one program; returns its exit code."""
