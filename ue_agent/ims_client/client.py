@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 import secrets
 import uuid
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 from imskit.aka.challenge import AkaAlgorithm, Challenge, encode_auts
@@ -23,16 +26,18 @@ from imskit.ims.ue import ImsUe
 from imskit.observe.events import EventLog
 from imskit.secrets import Identity, Secret
 from imskit.sip import digest
+from imskit.sip.engine.timers import TS24229_UE, TimerProfile
 from imskit.sip.io.endpoint import Endpoint
 from imskit.sip.wire.auth import Challenge as DigestChallenge
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Target, Transport
+from imskit.sip.wire.grammar import parse_host_port
 from imskit.tasks import spawn
 from ue_agent.config import ImsConfig
 from ue_agent.uicc.application import ImsIdentities
-from ue_agent.uicc.card import UiccCard
+from ue_agent.uicc.card import CardEvents, UiccCard
 from ue_agent.uicc.errors import UiccError
-from ue_agent.uicc.transport import CardInserted
+from ue_agent.uicc.transport import CardInserted, CardRemoved
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +46,9 @@ CARD_SECONDS = 20.0
 STOP_SECONDS = 6.0
 CARD_RETRY_SECONDS = 3.0
 _PORT = 5060
+_TRANSPORTS: tuple[Transport, ...] = ("UDP", "TCP")
+_REMOVED = "the SIM card was removed"
+_URN = re.compile(r"urn:[a-z0-9][a-z0-9-]{1,31}:[!-~]{1,200}", re.IGNORECASE)
 
 
 class ChallengeError(Exception):
@@ -58,13 +66,17 @@ class ImsClient:
         events: EventLog,
         on_output: Callable[[ims.Output], None],
         on_status: Callable[[], None],
+        *,
+        timers: TimerProfile = TS24229_UE,
     ) -> None:
+        """``state`` is a folder that lasts; ``on_status`` tells that `status` or `card_state` has changed."""
         self._config = config
         self._card = card
         self._state = state
         self._events = events
         self._on_output = on_output
         self._on_status = on_status
+        self._timers = timers
         self._endpoint: Endpoint[ims.Event, ims.Output] | None = None
         self._task: asyncio.Task[None] | None = None
         self._off = asyncio.Event()
@@ -80,9 +92,7 @@ class ImsClient:
         endpoint = self._endpoint
         if endpoint is None:
             return RegistrationStatus(State.OFF, self.card_state)
-        engine = endpoint.engine
-        assert isinstance(engine, ImsUe)
-        return engine.status
+        return _ue(endpoint).status
 
     @property
     def public_identities(self) -> tuple[Identity, ...]:
@@ -98,7 +108,8 @@ class ImsClient:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._leave()
+        await self._leave("this device's agent was stopped")
+        self._tell("this device's agent was stopped")
 
     def handle(self, event: ims.Event) -> None:
         """Give the UE an event; without a registration a call ends at once."""
@@ -110,53 +121,73 @@ class ImsClient:
     # ---- card -----------------------------------------------------------------------------------------------------
 
     async def _live(self) -> None:
-        """Be registered for as long as there is a card."""
-        changes = self._card.events()
+        """Be registered for as long as there is a card; ends when the card access is closed."""
+        events = self._card.events()
         while True:
-            if await self._enter():
-                async for _ in changes:
-                    break
-                await self._leave()
-                self._tell("the SIM card was removed")
-            else:
-                # A card that failed may do better when it is inserted anew, or a little later.
-                try:
-                    async with asyncio.timeout(CARD_RETRY_SECONDS):
-                        async for event in changes:
-                            if isinstance(event, CardInserted):
-                                break
-                except TimeoutError:
-                    pass
+            try:
+                entered = await self._enter()
+            except Exception as error:
+                _log.exception("the IMS client has a fault")
+                self._tell(f"the IMS client has a fault: {type(error).__name__}: {error}")
+                entered = False
+            if not entered:
+                if not await self._worth_a_try(events):
+                    return
+                continue
+            if not await _removed(events):
+                return
+            await self._leave(_REMOVED)
+            self._tell(_REMOVED)
+
+    @staticmethod
+    async def _worth_a_try(events: CardEvents) -> bool:
+        """A card that failed may do better when it is inserted anew, or a little later; False: there is no more."""
+        try:
+            async with asyncio.timeout(CARD_RETRY_SECONDS):
+                async for event in events:
+                    if isinstance(event, CardInserted):
+                        return True
+        except TimeoutError:
+            return True
+        return False
 
     async def _enter(self) -> bool:
+        """Begin to register with the card that is there; False, with the reason in `card_state`, if that cannot be."""
         try:
             identities = await self._card.identities()
-        except UiccError as error:
+            profile = self._profile(identities)
+        except (UiccError, ValueError) as error:
             self._tell(str(error))
+            return False
+        except OSError as error:
+            self._tell(f"the state folder {self._state} cannot be used: {_why(error)}")
             return False
         self.identities = identities
-        try:
-            profile = self._profile(identities)
-        except ValueError as error:
-            self._tell(str(error))
-            return False
-        self.card_state = f"SIM card with {identities.source} in use"
         self._off.clear()
-        ue = ImsUe(profile, _token, RetryPolicy(base=self._config.retry_base))
+        ue = ImsUe(profile, _token, RetryPolicy(base=self._config.retry_base), self._timers)
         endpoint: Endpoint[ims.Event, ims.Output] = Endpoint(ue, self._output)
         try:
-            for transport in ("UDP", "TCP"):
-                kind: Transport = "UDP" if transport == "UDP" else "TCP"
-                await endpoint.listen(kind, (self._config.address, self._config.port))
+            for transport in _TRANSPORTS:
+                await endpoint.listen(transport, (self._config.address, self._config.port))
         except OSError as error:
-            await endpoint.close()
-            self._tell(f"Gm cannot use {self._config.address} port {self._config.port}: {error.strerror}")
+            await self._give_up(endpoint)
+            where = f"{self._config.address} port {self._config.port}"
+            self._tell(f"the IMS interface cannot be used at {where}: {_why(error)}")
             return False
+        except BaseException:
+            await self._give_up(endpoint)
+            raise
         self._endpoint = endpoint
+        self._tell(f"SIM card with {identities.source} in use")
         endpoint.handle(ims.Start())
         return True
 
-    async def _leave(self) -> None:
+    async def _give_up(self, endpoint: Endpoint[ims.Event, ims.Output]) -> None:
+        self.identities = None
+        await endpoint.close()
+
+    async def _leave(self, reason: str) -> None:
+        """De-register; what is left of the calls ends with ``reason``."""
         endpoint = self._endpoint
         if endpoint is None:
             return
@@ -166,13 +197,16 @@ class ImsClient:
         except TimeoutError:
             _log.warning("de-registration was not confirmed")
         self._endpoint = None
+        self.identities = None
         await endpoint.close()
+        for call in _ue(endpoint).calls:
+            self._on_output(ims.Ended(call, None, reason, local=True))
 
     def _tell(self, text: str) -> None:
         if text != self.card_state:
             _log.warning("%s", text)
-        self.card_state = text
-        self._on_status()
+            self.card_state = text
+            self._on_status()
 
     def _profile(self, identities: ImsIdentities) -> UeProfile:
         config = self._config
@@ -192,12 +226,22 @@ class ImsClient:
         )
 
     def _instance(self) -> str:
-        """A URN that stays the same over restarts (RFC 5626 section 4.1)."""
+        """A URN that stays the same over restarts (RFC 5626 section 4.1); `OSError` if it cannot be kept."""
         path = self._state / "instance"
-        if path.exists():
-            return path.read_text().strip()
+        try:
+            known = path.read_text().strip()
+        except FileNotFoundError:
+            known = ""
+        except UnicodeDecodeError:
+            known = "?"
+        if _URN.fullmatch(known):
+            return known
+        if known:
+            _log.warning("%s holds no URN and is written anew", path)
         urn = f"urn:uuid:{uuid.uuid4()}"
-        path.write_text(urn + "\n")
+        fresh = path.with_suffix(".new")
+        fresh.write_text(urn + "\n")
+        fresh.replace(path)
         return urn
 
     # ---- what the UE says -------------------------------------------------------------------------------------------
@@ -214,7 +258,7 @@ class ImsClient:
                     self._off.set()
                 self._on_status()
             case ims.RequestReceived(request):
-                _log.info("%s received and not shown: no page takes it yet", request.method)
+                _log.info("%s received and answered", request.method)
             case _:
                 self._on_output(output)
 
@@ -229,7 +273,7 @@ class ImsClient:
         except TimeoutError:
             event = ims.CardFailed(f"the SIM card did not answer within {CARD_SECONDS:.0f} s")
         if endpoint is not None and endpoint is self._endpoint:
-            endpoint.handle(event)
+            endpoint.handle(event)  # else the card was changed meanwhile
 
     # ---- for the web log-in -----------------------------------------------------------------------------------------
 
@@ -238,7 +282,8 @@ class ImsClient:
 
         ``ChallengeError`` says in words for the user why there is none.  RES, CK and IK stay here.
         """
-        if self.identities is None:
+        identities = self.identities
+        if identities is None:
             raise ChallengeError(self.card_state)
         try:
             challenge = DigestChallenge.parse(header, "WWW-Authenticate")
@@ -267,7 +312,7 @@ class ImsClient:
         try:
             answer = digest.answer(
                 challenge,
-                username=str.__str__(self.identities.impi),
+                username=str.__str__(identities.impi),
                 password=password,
                 method=method,
                 uri=uri,
@@ -284,12 +329,33 @@ def _token(digits: int) -> str:
     return secrets.token_hex((digits + 1) // 2)[:digits]
 
 
+def _ue(endpoint: Endpoint[ims.Event, ims.Output]) -> ImsUe:
+    engine = endpoint.engine
+    assert isinstance(engine, ImsUe)
+    return engine
+
+
+def _why(error: OSError) -> str:
+    """Return the system's words alone: those of asyncio repeat the address."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+async def _removed(events: CardEvents) -> bool:
+    """Wait until the card is pulled; False: the card access is closed."""
+    async for event in events:
+        if isinstance(event, CardRemoved):
+            return True
+    return False
+
+
 def _address(text: str) -> tuple[str, int]:
-    """Read ``host``, ``host:port``, ``[v6]`` or ``[v6]:port``."""
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        return host, int(rest[1:]) if rest.startswith(":") else _PORT
-    host, colon, port = text.rpartition(":")
-    if colon and ":" not in host and port.isdigit():
-        return host, int(port)
-    return text, _PORT
+    """Read an address or name, with a port or without; ``ValueError`` if it is neither."""
+    try:
+        return str(ip_address(text)), _PORT  # IPv6 needs brackets only where a port follows
+    except ValueError:
+        pass
+    try:
+        host, port = parse_host_port(text, "P-CSCF")
+    except SipParseError as error:
+        raise ValueError(f"the P-CSCF {text!r} is no address: {error.what}") from error
+    return host, _PORT if port is None else port
