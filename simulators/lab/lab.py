@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from imskit.aka.milenage import derive_opc
+from imskit.secrets import Secret
 from simulators.lab.browser import find_chromium
 from simulators.lab.certificates import Authority
 from simulators.lab.control import ask, until
@@ -45,6 +47,11 @@ POLICY_FILE = "/etc/chromium/policies/managed/imsbridge.json"
 # Test set 1 and 3 of TS 35.208: known to everyone, good for labs only.
 USER_KEYS = ("465b5ce8b199b49faa5f0a2ee238a6bc", "cd63cb71954a9f4e48a5994e37a02baf")
 PHONE_KEYS = ("fec86ba6eb707ed08905757b1bb44b8f", "1006020f0a478bf6b699f15c062e42b3")
+GUEST_NUMBER = "+15550300"
+"""A third subscriber, for other people's programs."""
+GUEST_K, GUEST_OP = b"the-key-of-sipp.", b"operator.variant"
+"""Text, because SIPp takes octets of a hexadecimal key for a part of its scenario; it derives OPc from OP."""
+GUEST_KEYS = (GUEST_K.hex(), derive_opc(Secret(GUEST_K), Secret(GUEST_OP)).reveal().hex())
 PIN = "8417"
 CELL = "3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=001010001000019B"
 
@@ -157,7 +164,11 @@ class Lab:
             opc = "{keys[1]}"
             display = "{number[:2]} {number[2:5]} {number[5:]}"
             """
-            for index, number, keys in ((1, USER_NUMBER, USER_KEYS), (2, PHONE_NUMBER, PHONE_KEYS))
+            for index, number, keys in (
+                (1, USER_NUMBER, USER_KEYS),
+                (2, PHONE_NUMBER, PHONE_KEYS),
+                (3, GUEST_NUMBER, GUEST_KEYS),
+            )
         )
         config = self._write(
             "core.toml",
