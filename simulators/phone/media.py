@@ -81,6 +81,7 @@ class CallMedia:
         self._frames = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._recording_failed = False
         plane.tap(self._leg.id, self._received)
 
     # ---- descriptions -----------------------------------------------------------------------------------------
@@ -158,10 +159,18 @@ class CallMedia:
 
     def _hear(self, now: float) -> None:
         pcm = self._playout.frame(now) if self._playout is not None else bytes(2 * SAMPLE_RATE // 50)
-        if self._hearing.recorder is not None:
-            self._hearing.recorder.write(pcm)
+        self._record(pcm)
         if self._playout is not None and self._encoder is not None and self._playout.requested_mode is not None:
             self._encoder.request_mode(self._playout.requested_mode)
+
+    def _record(self, pcm: bytes) -> None:
+        if self._hearing.recorder is None or self._recording_failed:
+            return
+        try:
+            self._hearing.recorder.write(pcm)
+        except OSError as error:
+            self._recording_failed = True
+            _log.error("the recording ends here: %s", error)
 
     def _speak(self) -> None:
         if self._encoder is None or self._encoder_codec is None or self.agreed is None:
@@ -231,5 +240,8 @@ class CallMedia:
         statistics = self.statistics()
         self._leg.close()
         if self._hearing.recorder is not None:
-            self._hearing.recorder.close()
+            try:
+                self._hearing.recorder.close()
+            except OSError as error:
+                _log.error("the recording is not whole: %s", error)
         return statistics

@@ -62,8 +62,10 @@ class Recorder:
 
     def close(self) -> None:
         """Complete the file."""
-        self._wave.close()
-        self._raw.close()
+        try:
+            self._wave.close()
+        finally:
+            self._raw.close()
 
 
 def _read(path: Path) -> bytes:

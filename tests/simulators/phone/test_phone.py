@@ -14,6 +14,7 @@ import pytest
 from imskit.ims.registration import State
 from imskit.observe.events import read_events
 from simulators.phone.phone import Manners, PhoneError
+from simulators.phone.wav import Recorder
 
 type Read = Callable[[Path], npt.NDArray[np.int16]]
 
@@ -171,3 +172,20 @@ async def test_whoever_gives_up_is_free_at_once(network: Any) -> None:
     assert caller.last["reason"] == "given up"
     assert caller.status()["call"] is None
     callee._state = State.OFF
+
+
+async def test_a_full_disk_ends_the_recording_and_not_the_call(
+    network: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(self: Recorder, pcm: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    await network.phone("0200")
+    caller = await network.phone("0100", record=tmp_path / "r.wav")
+    monkeypatch.setattr(Recorder, "write", full)
+    caller.dial("+15550200")
+    await network.until(lambda: "first-rtp-received" in network.steps("0100"))
+    assert caller.status()["call"]["state"] == "answered"
+    caller.hang_up()
+    await network.until(lambda: caller.last)
+    assert caller.last["media"]["packets_sent"] > 0
