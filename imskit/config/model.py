@@ -89,9 +89,12 @@ class _Loader:
                 raise self._error((*where, key), f"unknown key; {hint}")
         arguments = {}
         for name, field in fields.items():
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if required and value.get(name) in ("", []):
+                raise self._error((*where, name), f"is still empty: {field.metadata.get('help', 'required')}")
             if name in value:
                 arguments[name] = self.value(hints[name], value[name], (*where, name))
-            elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            elif required:
                 raise self._error((*where, name), f"is missing: {field.metadata.get('help', 'required')}")
         try:
             return model(**arguments)
@@ -166,6 +169,7 @@ class _Loader:
 def _sample(model: type[Any], where: Where, lines: list[str]) -> None:
     hints = typing.get_type_hints(model)
     tables: list[tuple[str, type[Any], bool]] = []
+    repeated: list[str] = []  # tables of which there may be several: their text shows one, in TOML they come last
     for field in dataclasses.fields(model):
         hint, optional = hints[field.name], False
         if typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -173,8 +177,11 @@ def _sample(model: type[Any], where: Where, lines: list[str]) -> None:
         if dataclasses.is_dataclass(hint):
             tables.append((field.name, typing.cast(type[Any], hint), optional))
             continue
-        lines += [f"# {text}" for text in str(field.metadata.get("help", "")).splitlines() if text]
-        lines += [_sample_line(field, hint), ""]
+        text = [f"# {text}" for text in str(field.metadata.get("help", "")).splitlines() if text]
+        if typing.get_origin(hint) is list and dataclasses.is_dataclass(typing.get_args(hint)[0]):
+            repeated += [*text, ""]
+        else:
+            lines += [*text, _sample_line(field, hint), ""]
     for name, table, optional in tables:
         header = ".".join((*where, name))
         doc = (table.__doc__ or "").strip().splitlines()
@@ -183,6 +190,7 @@ def _sample(model: type[Any], where: Where, lines: list[str]) -> None:
         _sample(table, (*where, name), lines)
         if optional:
             lines[start:] = [line if not line or line.startswith("#") else f"# {line}" for line in lines[start:]]
+    lines += repeated
 
 
 def _sample_line(field: dataclasses.Field[Any], hint: Any) -> str:

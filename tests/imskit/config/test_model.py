@@ -81,5 +81,8 @@ def test_the_sample_is_valid_once_filled_in() -> None:
     text = sample(Model)
     assert "# the service's name" in text
     assert '# mode = "safe"' in text
-    assert parse(Model, text.replace('name = ""', 'name = "a"')) == Model("a")
-    assert parse(Model, text.replace("# mode =", "mode =")).mode == "safe"
+    filled = text.replace('name = ""', 'name = "a"')
+    assert parse(Model, filled) == Model("a")
+    assert parse(Model, filled.replace("# mode =", "mode =")).mode == "safe"
+    with pytest.raises(ConfigError, match="name: is still empty: the service's name"):
+        parse(Model, text)
