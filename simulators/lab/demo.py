@@ -26,7 +26,8 @@ TALK_SECONDS = 2 * LENGTH_SECONDS + 2.0
 """Long enough for one whole round of the loop each way, wherever it begins."""
 PESQ_MARGIN = 0.3
 """How far the path may stay behind its two codecs alone."""
-LEAST_CORRELATION = 0.9
+LEAST_CORRELATION = 0.7
+"""Other speech reaches about 0.3; a browser on a busy machine plays with gaps, which PESQ judges."""
 
 type Progress = Callable[[str], None]
 
