@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -55,6 +58,31 @@ def test_no_connection_from_another_device(host: str) -> None:
         near.settimeout(0.05)
         with pytest.raises(TimeoutError):
             near.connect(far.getsockname())
+
+
+_UNPRIVILEGED = """
+import socket, sys
+from ue_agent.turn_proxy.io.device import hear_only
+with socket.socket() as far, socket.socket() as near:
+    hear_only(far, sys.argv[1])
+    far.bind(("127.0.0.1", 0))
+    far.listen()
+    near.settimeout(0.2)
+    try:
+        near.connect(far.getsockname())
+        print("connected")
+    except OSError:
+        print("refused")
+"""
+
+
+@pytest.mark.parametrize("device", ["lo", *OTHERS[:1]])
+def test_tcp_without_privileges(device: str) -> None:
+    """An agent of its own user, as a service is run: recent kernels refuse it a filter on TCP."""
+    drop = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
+    argv = [*(drop if os.getuid() == 0 else []), sys.executable, "-c", _UNPRIVILEGED, device]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == ("connected" if device == "lo" else "refused"), done.stderr
 
 
 def test_unknown_device() -> None:
