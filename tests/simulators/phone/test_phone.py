@@ -37,8 +37,10 @@ async def test_both_hear_each_other_in_time(
     network: Any, tone: Callable[..., Path], read_wav: Read, tmp_path: Path, codec: str
 ) -> None:
     heard = {number: tmp_path / f"heard-{number}.wav" for number in ("0100", "0200")}
-    await network.phone("0200", play=tone(700), loop=True, record=heard["0200"], codecs=[codec])
-    caller = await network.phone("0100", play=tone(1100), loop=True, record=heard["0100"])
+    # A long play-out delay, so that a busy machine does not make the test fail; the fine points are in test_playout.
+    common: dict[str, Any] = {"loop": True, "playout_delay": 0.3}
+    await network.phone("0200", play=tone(700), record=heard["0200"], codecs=[codec], **common)
+    caller = await network.phone("0100", play=tone(1100), record=heard["0100"], **common)
     caller.dial("+15550200")
     await network.until(lambda: "answered" in network.steps("0100"))
     await asyncio.sleep(3.3)
@@ -49,9 +51,9 @@ async def test_both_hear_each_other_in_time(
         samples = read_wav(heard[number])
         assert len(samples) > 3 * 16000
         begun = bursts(samples)
-        assert begun[0] == pytest.approx(0.5 + 0.08, abs=0.08)
+        assert begun[0] == pytest.approx(0.5 + 0.3, abs=0.15)
         # Bursts come a second apart: silence is kept, and nothing is stretched.
-        assert np.diff(begun) == pytest.approx(1.0, abs=0.021)
+        assert np.diff(begun) == pytest.approx(1.0, abs=0.041)
         middle = samples[int((begun[0] + 0.1) * 16000) :][:4800]
         assert pitch(middle) == pytest.approx(hertz, abs=5)
         ended = network.events(number)[-1]
@@ -60,7 +62,7 @@ async def test_both_hear_each_other_in_time(
         assert ended["packets_received"] > 140
         assert ended["packets_sent"] > 140
         assert {"first-rtp-received", "first-rtp-sent"} <= set(network.steps(number))
-        assert 50 <= ended["playout_delay_ms"] <= 120
+        assert 290 <= ended["playout_delay_ms"] <= 450
     assert network.steps("0200")[:4] == ["registered", "incoming", "ringing", "answered"]
     core = [(event["event"], event.get("subscriber")) for event in read_events(network.core_events)]
     assert core[:4] == [("register-401", 2), ("registered", 2), ("register-401", 1), ("registered", 1)]
