@@ -28,7 +28,7 @@ from ue_agent.call_media import CallMedia
 from ue_agent.config import UeConfig
 from ue_agent.dns_proxy.io.server import DnsProxy, DnsProxyConfig
 from ue_agent.dns_proxy.io.server import Endpoint as DnsEndpoint
-from ue_agent.ims_client.client import ChallengeError, ImsClient
+from ue_agent.ims_client.client import ImsClient
 from ue_agent.rmf.rmf import Rmf
 from ue_agent.sif.server import Sif
 from ue_agent.turn_proxy.io.relays import VirtualRelays
@@ -283,11 +283,7 @@ class _Login:
 
     async def answer_challenge(self, challenge: str, method: str, uri: str) -> ChallengeAnswer:
         """See ``LoginHandler``."""
-        try:
-            authorization = await self._agent.ims_client.answer_web_challenge(challenge, method, uri)
-        except ChallengeError as error:
-            raise AgentError("wrong-network" if "wrong MAC" in str(error) else "card", str(error)) from error
-        return ChallengeAnswer(authorization, "auts=" in authorization)
+        return await self._agent.ims_client.answer_web_challenge(challenge, method, uri)
 
     async def turn_credential(self, username: str, password: Secret[str], ttl: float) -> None:
         """See ``LoginHandler``."""

@@ -20,7 +20,8 @@ from imskit.secrets import Secret
 from imskit.sip import digest
 from imskit.sip.wire.auth import Challenge as DigestChallenge
 from imskit.sip.wire.auth import Credentials
-from ue_agent.ims_client.client import ChallengeError, _address
+from ue_agent.ims_client.client import _address
+from ue_agent.wwpf.agent import AgentError
 
 type At = Callable[[Any], str]
 
@@ -398,7 +399,7 @@ async def test_a_web_challenge_is_answered(lab: Any, address: At, algorithm: str
     client = await lab.start(address(core))
     await lab.registered()
     header, vector = Portal().challenge(algorithm, sqn=1 << 20)
-    answer = await client.answer_web_challenge(header, "GET", "/login")
+    answer = (await client.answer_web_challenge(header, "GET", "/login")).authorization
     credentials = Credentials.parse(answer)
     assert credentials.username == f"001010000000000100@{DOMAIN}"
     known = AkaAlgorithm.parse(algorithm)
@@ -414,17 +415,19 @@ async def test_a_web_challenge_out_of_sequence(lab: Any, address: At) -> None:
     client = await lab.start(address(core))
     await lab.registered()
     header, _ = Portal().challenge("AKAv1-MD5", sqn=0)
-    assert Credentials.parse(await client.answer_web_challenge(header, "GET", "/")).auts
+    answer = await client.answer_web_challenge(header, "GET", "/")
+    assert answer.resync
+    assert Credentials.parse(answer.authorization).auts
 
 
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        ('Basic realm="x"', "no SIM card can give"),
-        ('Digest realm="x", nonce="abc", algorithm=MD5', "no SIM card can give"),
+        ('Basic realm="x"', "not one for a SIM card"),
+        ('Digest realm="x", nonce="abc", algorithm=MD5', "not one for a SIM card"),
         ('Digest realm="x", nonce="YWJj", algorithm=AKAv1-MD5', "cannot be read"),
         ('Digest realm="x", nonce="??", algorithm=AKAv1-MD5', "cannot be read"),
-        ("Digest", "no SIM card can give"),
+        ("Digest", "not one for a SIM card"),
         ("", "cannot be read"),
     ],
 )
@@ -432,7 +435,7 @@ async def test_a_web_challenge_that_cannot_be_answered(lab: Any, address: At, he
     core = await lab.core()
     client = await lab.start(address(core))
     await lab.registered()
-    with pytest.raises(ChallengeError, match=words):
+    with pytest.raises(AgentError, match=words):
         await client.answer_web_challenge(header, "GET", "/")
 
 
@@ -441,7 +444,7 @@ async def test_a_portal_with_another_key(lab: Any, address: At) -> None:
     client = await lab.start(address(core))
     await lab.registered()
     header, _ = Portal("11" * 16).challenge("AKAv1-MD5")
-    with pytest.raises(ChallengeError, match="wrong MAC"):
+    with pytest.raises(AgentError, match="does not recognise the operator"):
         await client.answer_web_challenge(header, "GET", "/")
 
 
@@ -450,12 +453,12 @@ async def test_a_web_challenge_without_a_card(lab: Any, address: At) -> None:
     client = await lab.start(address(core), insert=False)
     await lab.says("no card in")
     header, _ = Portal().challenge("AKAv1-MD5")
-    with pytest.raises(ChallengeError, match="no card in"):
+    with pytest.raises(AgentError, match="no card in"):
         await client.answer_web_challenge(header, "GET", "/")
     lab.reader.insert(lab.card())
     await lab.registered()
     lab.reader.remove()
-    with pytest.raises(ChallengeError, match=r"no card in|removed|pulled"):
+    with pytest.raises(AgentError, match=r"no card in|removed|pulled"):
         await client.answer_web_challenge(header, "GET", "/")
 
 
@@ -469,5 +472,5 @@ async def test_web_log_in_and_registration_at_the_same_time(lab: Any, address: A
         portal.numbers.next()
     headers = [portal.challenge("AKAv1-MD5")[0] for _ in range(5)]
     answers = await asyncio.gather(*(client.answer_web_challenge(header, "GET", "/") for header in headers))
-    assert all(not Credentials.parse(answer).auts for answer in answers)
+    assert not any(answer.resync for answer in answers)
     await lab.registered()
