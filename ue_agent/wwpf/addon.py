@@ -288,7 +288,7 @@ class WwpfAddon:
             owner = await asyncio.to_thread(self._owner_of, peer, ours)
             allowed = owner is not None and owner.is_one_of(self._config.browsers)
             if not allowed:
-                _log.info("no log-in for %s: it is not a configured browser", owner or "a client of another device")
+                _log.info("no log-in for %s", "a client of another device" if owner is None else owner.stranger)
             self._browsers[client.id] = allowed
         return self._browsers[client.id]
 

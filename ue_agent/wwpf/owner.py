@@ -33,6 +33,16 @@ class Owner:
         allowed = {browser.executable for browser in browsers if browser.uid in (None, self.uid)}
         return bool(self.executables) and all(executable in allowed for executable in self.executables)
 
+    @property
+    def stranger(self) -> str:
+        """One sentence on why this is no configured browser."""
+        if not self.executables:
+            return (
+                f"a program of user {self.uid} that cannot be seen: run the agent as the browser's user, or with "
+                "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+            )
+        return f"{', '.join(self.executables)} of user {self.uid}: it is not a configured browser"
+
 
 def find_owner(peer: tuple[str, int], ours: tuple[str, int]) -> Owner | None:
     """Return who connected from ``peer`` to ``ours`` (both of this device); ``None`` when it is nobody here."""

@@ -92,3 +92,8 @@ def test_user_and_program_must_both_fit() -> None:
     assert not owner.is_one_of([Browser("/usr/lib/chromium/chromium", 1001)])
     assert not owner.is_one_of([])
     assert not Owner(1000, ()).is_one_of([Browser("/usr/lib/chromium/chromium")])
+
+
+def test_the_log_says_why_somebody_is_a_stranger() -> None:
+    assert Owner(1000, ("/usr/bin/curl",)).stranger == "/usr/bin/curl of user 1000: it is not a configured browser"
+    assert "CAP_SYS_PTRACE" in Owner(1000, ()).stranger
