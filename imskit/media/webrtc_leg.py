@@ -238,6 +238,8 @@ class WebRtcLeg:
             if not self._closed:
                 self._fail(str(error))
             return
+        if agent is not self._ice:
+            return  # a restart has begun meanwhile, and this is now the old agent, in use until the new one has a pair
         old, self._old_ice = self._old_ice, None
         self._changed.set()
         if old is not None:
