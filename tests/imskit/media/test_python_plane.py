@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from imskit.media import plane_path
 from imskit.media.plane import Address, LegId, Notice, Relay, Source, SrtpKeys, SrtpProfile
+from imskit.media.python_plane import PythonPlane
 from imskit.rtp.packet import HeaderExtension, RtpPacket
 from imskit.secrets import Secret
 
@@ -468,3 +470,52 @@ async def test_sending_where_there_is_no_route_is_counted(bench: Any) -> None:
     bench.plane.inject(leg, 8, 1, b"speech")
     assert bench.plane.stats(leg).dropped == {"send-error": 1}
     assert bench.plane.stats(leg).packets_sent == 0
+
+
+def test_on_uvloop() -> None:
+    """The agent's loop where it is installed: the same readers, and the same packets."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def relay() -> list[bytes]:
+        plane = PythonPlane()
+        pairs = [(_bound(), _bound()) for _ in range(2)]
+        legs = []
+        for ssrc, (near, far) in enumerate(pairs):
+            leg = plane.leg_open(
+                plane.open_socket(near, lambda data, address: None), _Silent(), ssrc=ssrc, secured=False
+            )
+            plane.leg_remote(leg, far.getsockname())
+            legs.append(leg)
+        plane.route(legs[0], legs[1], Relay({8: 8}, 8000))
+        loop = asyncio.get_running_loop()
+        payloads = []
+        for number in range(3 * plane_path.BATCH):
+            pairs[0][1].sendto(rtp(number, payload=b"%d" % number), pairs[0][0].getsockname())
+        for _ in range(3 * plane_path.BATCH):
+            packet = await asyncio.wait_for(loop.sock_recv(pairs[1][1], 2048), 2)
+            payloads.append(RtpPacket.parse(packet).payload)
+        for leg in legs:
+            plane.close(leg)
+        for socket_id in list(plane._sockets):
+            plane.close_socket(socket_id)
+        for pair in pairs:
+            for sock in pair:
+                sock.close()
+        return payloads
+
+    assert uvloop.run(relay()) == [b"%d" % number for number in range(3 * plane_path.BATCH)]
+
+
+def _bound() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+class _Silent:
+    def punt(self, data: bytes, address: Address) -> None: ...
+
+    def rtcp(self, data: bytes, address: Address) -> None: ...
+
+    def notice(self, notice: Notice, now: float) -> None: ...
