@@ -16,19 +16,15 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 
-from imskit.aka.challenge import AkaAlgorithm, Challenge, encode_auts
-from imskit.aka.errors import AkaError
-from imskit.aka.vector import MacFailure, Success, SyncFailure
+from imskit.aka.vector import AkaResult
 from imskit.ims import events as ims
 from imskit.ims.profile import UeProfile
 from imskit.ims.registration import RegistrationStatus, RetryPolicy, State
 from imskit.ims.ue import ImsUe
 from imskit.observe.events import EventLog
-from imskit.secrets import Identity, Secret
-from imskit.sip import digest
+from imskit.secrets import Identity
 from imskit.sip.engine.timers import TS24229_UE, TimerProfile
 from imskit.sip.io.endpoint import Endpoint
-from imskit.sip.wire.auth import Challenge as DigestChallenge
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Target, Transport
 from imskit.sip.wire.grammar import parse_host_port
@@ -38,6 +34,8 @@ from ue_agent.uicc.application import ImsIdentities
 from ue_agent.uicc.card import CardEvents, UiccCard
 from ue_agent.uicc.errors import UiccError
 from ue_agent.uicc.transport import CardInserted, CardRemoved
+from ue_agent.wwpf.agent import AgentError, ChallengeAnswer, LoginIdentity
+from ue_agent.wwpf.card_login import answer_challenge
 
 _log = logging.getLogger(__name__)
 
@@ -49,10 +47,6 @@ _PORT = 5060
 _TRANSPORTS: tuple[Transport, ...] = ("UDP", "TCP")
 _REMOVED = "the SIM card was removed"
 _URN = re.compile(r"urn:[a-z0-9][a-z0-9-]{1,31}:[!-~]{1,200}", re.IGNORECASE)
-
-
-class ChallengeError(Exception):
-    """A challenge of a web server that cannot be answered; the text is for the user."""
 
 
 class ImsClient:
@@ -277,52 +271,25 @@ class ImsClient:
 
     # ---- for the web log-in -----------------------------------------------------------------------------------------
 
-    async def answer_web_challenge(self, header: str, method: str, uri: str, body: bytes = b"") -> str:
-        """Return the ``Authorization`` value that answers a web server's AKA challenge [S7-AUTH].
+    async def answer_web_challenge(self, challenge: str, method: str, uri: str) -> ChallengeAnswer:
+        """Answer a web server's AKA challenge (a ``WWW-Authenticate`` value) with the card [S7-AUTH].
 
-        ``ChallengeError`` says in words for the user why there is none.  RES, CK and IK stay here.
+        ``AgentError`` says in words for the user why there is no answer.  RES, CK and IK stay here.
         """
         identities = self.identities
         if identities is None:
-            raise ChallengeError(self.card_state)
-        try:
-            challenge = DigestChallenge.parse(header, "WWW-Authenticate")
-            algorithm = AkaAlgorithm.parse(challenge.algorithm or "") if challenge.is_digest else None
-            if algorithm is None:
-                raise ChallengeError("the portal asks for a log-in that no SIM card can give")
-            vector = Challenge.decode(challenge.nonce or "")
-        except (SipParseError, AkaError) as error:
-            raise ChallengeError(f"the portal's challenge cannot be read: {error}") from error
+            raise AgentError("not-ready", self.card_state)
+        who = LoginIdentity(identities.impi, identities.domain)
+        return await answer_challenge(who, self._authenticate_for_web, challenge, method, uri)
+
+    async def _authenticate_for_web(self, rand: bytes, autn: bytes) -> AkaResult:
         try:
             async with asyncio.timeout(CARD_SECONDS), self._aka:
-                result = await self._card.authenticate(vector.rand, vector.autn)
+                return await self._card.authenticate(rand, autn)
         except UiccError as error:
-            raise ChallengeError(str(error)) from error
+            raise AgentError("card", str(error)) from error
         except TimeoutError as error:
-            raise ChallengeError("the SIM card does not answer") from error
-        auts: str | None = None
-        password: Secret[bytes] | None = None
-        match result:
-            case Success():
-                password = algorithm.password(result)
-            case SyncFailure(octets):
-                auts = encode_auts(octets)
-            case MacFailure():
-                raise ChallengeError("the SIM card does not accept the portal as its own network's (wrong MAC)")
-        try:
-            answer = digest.answer(
-                challenge,
-                username=str.__str__(identities.impi),
-                password=password,
-                method=method,
-                uri=uri,
-                cnonce=_token(32),
-                body=body,
-                auts=auts,
-            )
-        except SipParseError as error:
-            raise ChallengeError(f"the portal's challenge cannot be answered: {error}") from error
-        return str(answer)
+            raise AgentError("card", "the SIM card does not answer") from error
 
 
 def _token(digits: int) -> str:
