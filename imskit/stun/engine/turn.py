@@ -93,7 +93,7 @@ class TurnServer:
             case e.FlowClosed(flow):
                 self._flow_closed(flow)
             case e.PolicyChanged():
-                self._policy_changed(now)
+                self._policy_changed()
             case e.UserRemoved(username):
                 for allocation in [x for x in self._allocations.values() if x.username == username]:
                     self._end(allocation, "its user was removed")
@@ -415,7 +415,12 @@ class TurnServer:
             del channel.relay.by_peer[channel.peer]
             self._outputs.append(e.ChannelUnbound(allocation.flow, channel.number))
 
-    def _policy_changed(self, now: float) -> None:
+    def _policy_changed(self) -> None:
+        """Take back what is no longer allowed; an allocation whose last peer goes with it ends.
+
+        So a client that has died holds nothing beyond its session.
+        """
+        deprived: list[Allocation] = []
         for relay in self._relays.values():
             username = relay.allocation.username
             for channel in list(relay.by_peer.values()):
@@ -424,6 +429,10 @@ class TurnServer:
             for host in list(relay.permissions):
                 if not self._policy.allows(username, host, None):
                     del relay.permissions[host]
+                    deprived.append(relay.allocation)
+        for allocation in dict.fromkeys(deprived):
+            if not any(relay.permissions for relay in allocation.relays.values()):
+                self._end(allocation, "the session of its peers is over")
 
     # --- checks ------------------------------------------------------------------------------------------------
 

@@ -537,6 +537,28 @@ def test_peers_of_live_sessions_only(make_bench: Any, make_client: Any, error_co
     assert len(bench.to_client) == before
 
 
+def test_allocation_ends_with_the_session_of_its_peers(make_bench: Any, make_client: Any, error_code: Code) -> None:
+    """A client that died in a call holds nothing after it; one that has peers left, or none yet, is left alone."""
+    peers = SessionPeers()
+    bench = make_bench(policy=peers)
+    dead, alive, fresh = (make_client(bench, port=port) for port in (4001, 4002, 4003))
+    other = ("192.0.2.78", 5000)
+    peers.admit(PEER)
+    peers.admit(other)
+    for client in (dead, alive, fresh):
+        client.allocate()
+    dead.permit(PEER[0])
+    dead.bind(0x4000, PEER)
+    alive.permit(PEER[0])
+    alive.permit(other[0])
+    peers.retire(PEER)
+    bench.handle(e.PolicyChanged())
+    assert bench.server.allocations == 2
+    assert len(bench.closed) == 1
+    assert error_code(dead.call(Method.REFRESH)) == 437
+    assert error_code(alive.call(Method.REFRESH)) == error_code(fresh.call(Method.REFRESH)) == 0
+
+
 def test_state_is_released(bench: Any, make_client: Any) -> None:
     """After everything expired the machine holds nothing and asks for no call."""
     for n in range(5):
