@@ -79,7 +79,6 @@ class Agent:
         self._log_level = log_level
         self._events = EventLog("agent", config.events)
         self._started = time.monotonic()
-        self._user: Identity | None = None
         self._peers = _Peers()
         self._exit = contextlib.AsyncExitStack()
         self._turn_realm = config.turn.realm or config.operator.domain
@@ -141,7 +140,7 @@ class Agent:
 
     async def _start_wwpf(self, sif: tuple[str, int], secret: Secret[str]) -> None:
         config = self._config
-        self._wwpf = service = WwpfService(_Login(self), config.state / "wwpf.sock")
+        self._wwpf = service = WwpfService(_Login(self), config.state / "wwpf.sock", config.state / "log-ins.json")
         await service.start()
         self._exit.push_async_callback(service.aclose)
         users = [pwd.getpwnam(name).pw_uid for name in config.wwpf.users] or [os.getuid()]
@@ -196,11 +195,9 @@ class Agent:
 
     def _ims_changed(self) -> None:
         self._sif.service(self._ims.status, self._ims.public_identities)
-        user = self._ims.identities.impi if self._ims.identities else None
-        if self._user is not None and user != self._user:
-            # Whoever was logged in with the card before is so no longer.
-            self._wwpf.forget_sessions()
-        self._user = user
+        if self._ims.identities is not None:
+            # A card that is only pulled and put back leaves its user logged in; without it there is no service anyway.
+            self._wwpf.belongs_to(self._ims.identities.impi)
 
     # ---- for the WWPF -----------------------------------------------------------------------------------------------
 
@@ -257,7 +254,7 @@ class Agent:
                 "retry_s": max(0, round(registration.retry_at - now)) if registration.retry_at else None,
             },
             "web_proxy": {"ok": self._child.pid is not None, "state": self._wwpf.detail or self._wwpf.state},
-            "dns": {"ok": True, "listen": [str(endpoint) for endpoint in self._dns.endpoints]},
+            "dns": self._dns_status(),
             "turn": {
                 "ok": True,
                 "listen": [f"{host}:{port}" for host, port in self._turn.endpoints],
@@ -265,6 +262,16 @@ class Agent:
             },
             "pages": self._sif.pages,
             "calls": self._sif.calls,
+        }
+
+    def _dns_status(self) -> dict[str, Any]:
+        upstreams = self._dns.upstreams_up
+        silent = [name for name, up in upstreams.items() if not up]
+        state = f"no answer from {', '.join(silent)}" if silent else "answers"
+        return {
+            "ok": len(silent) < len(upstreams),
+            "state": state,
+            "listen": [str(endpoint) for endpoint in self._dns.endpoints],
         }
 
 

@@ -154,7 +154,7 @@ def _show(found: dict[str, Any]) -> None:
         ("SIM card", card["ok"], card["state"]),
         ("IMS", registration["ok"], f"{registration['state']}: {registration['reason']}"),
         ("web proxy", found["web_proxy"]["ok"], found["web_proxy"]["state"]),
-        ("DNS proxy", found["dns"]["ok"], ", ".join(found["dns"]["listen"])),
+        ("DNS proxy", found["dns"]["ok"], f"{', '.join(found['dns']['listen'])}: {found['dns']['state']}"),
         ("TURN proxy", found["turn"]["ok"], ", ".join(found["turn"]["listen"])),
     ]
     for name, ok, text in rows:

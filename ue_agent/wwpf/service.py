@@ -17,12 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imskit.secrets import Secret
+from imskit.secrets import Identity, Secret
 from imskit.tasks import spawn
 from ue_agent.wwpf.agent import MAXIMUM_LINE, AgentError, LoginHandler, Message, ProtocolError
 from ue_agent.wwpf.config import AgentSocket
 from ue_agent.wwpf.handover import new_secret
-from ue_agent.wwpf.sessions import CAPACITY
+from ue_agent.wwpf.remembered import RememberedSessions
 
 _log = logging.getLogger(__name__)
 
@@ -37,15 +37,18 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class WwpfService:
-    """Listens on ``path`` for the WWPF process and hands its questions to ``handler``."""
+    """Listens on ``path`` for the WWPF process and hands its questions to ``handler``.
 
-    def __init__(self, handler: LoginHandler, path: Path) -> None:
+    With ``remembered``, a file, log-ins outlive a restart of the agent too.
+    """
+
+    def __init__(self, handler: LoginHandler, path: Path, remembered: Path | None = None) -> None:
         self._handler = handler
         self._path = path
         self._secret = new_secret()
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
-        self._sessions: dict[str, float] = {}
+        self._sessions = RememberedSessions(remembered)
         self._tokens = float(BURST)
         self._refilled = time.monotonic()
         self.process: int | None = None
@@ -82,11 +85,11 @@ class WwpfService:
         await asyncio.gather(*self._connections, return_exceptions=True)
         self._path.unlink(missing_ok=True)
 
-    def forget_sessions(self) -> None:
-        """The card is another one: who was logged in is no longer.  The WWPF learns it as it connects anew."""
-        self._sessions.clear()
-        for task in list(self._connections):
-            task.cancel()
+    def belongs_to(self, user: Identity) -> None:
+        """Say whose card is in use: with another user's, who was logged in is so no longer."""
+        if self._sessions.belong_to(user):
+            for task in list(self._connections):
+                task.cancel()  # the WWPF learns it as it connects anew
 
     # -- one connection
 
@@ -103,9 +106,7 @@ class WwpfService:
             if hello.fields.get("op") != "hello" or Secret(hello.text("secret")) != self._secret:
                 _log.warning("agent socket: a connection without the secret is refused")
                 return
-            now = time.monotonic()
-            self._sessions = {digest: end for digest, end in self._sessions.items() if end > now}
-            _reply(writer, hello.number, {"sessions": list(self._sessions.items())})
+            _reply(writer, hello.number, {"sessions": self._sessions.live()})
             while line := await reader.readline():
                 message = Message.parse(line)
                 if len(requests) >= _MAXIMUM_REQUESTS:
@@ -176,11 +177,7 @@ class WwpfService:
         closed = message.fields.get("closed", [])
         if not isinstance(closed, list):
             raise ProtocolError("closed is no list")
-        for digest in closed:
-            self._sessions.pop(str(digest), None)
-        self._sessions.update(message.sessions("opened"))
-        while len(self._sessions) > CAPACITY:
-            del self._sessions[next(iter(self._sessions))]
+        self._sessions.change(message.sessions("opened"), [str(digest) for digest in closed])
 
     def _take_token(self) -> None:
         now = time.monotonic()

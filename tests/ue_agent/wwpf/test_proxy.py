@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from imskit.aka.sqn import SqnGenerator
+from imskit.secrets import Identity
 from ue_agent.wwpf.agent import AgentError
 from ue_agent.wwpf.config import Address
 from ue_agent.wwpf.handover import SECRET_HEADER
@@ -316,6 +317,7 @@ async def test_a_secret_that_a_client_sends_is_taken_out(stage: Stage) -> None:
 
 
 async def test_a_restarted_agent_has_forgotten_nobody_and_another_card_everybody(stage: Stage) -> None:
+    stage.service.belongs_to(Identity("user@home.example"))
     cookie = await stage.log_in()
     await stage.proxy.aclose()
     second = WebProxy(dataclasses.replace(stage.config, listen=Address("127.0.0.1", 0)))
@@ -324,7 +326,7 @@ async def test_a_restarted_agent_has_forgotten_nobody_and_another_card_everybody
         stage.proxy = second
         async with await connect(stage, Origin=stage.portal, Cookie=cookie):
             pass
-        stage.service.forget_sessions()
+        stage.service.belongs_to(Identity("other@home.example"))
         with pytest.raises(aiohttp.WSServerHandshakeError):
             await connect(stage, Origin=stage.portal, Cookie=cookie)
     finally:

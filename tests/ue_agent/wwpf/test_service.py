@@ -224,6 +224,7 @@ async def test_challenges_are_limited_over_time(
 
 async def test_log_ins_outlive_the_wwpf_process(service: WwpfService) -> None:
     loop_time = module.time.monotonic()
+    service.belongs_to(Identity("user@home.example"))
     first: list[Sessions] = []
     link = AgentLink(service.socket, first.append)
     await link.sessions_changed([("a" * 64, loop_time + 60), ("b" * 64, loop_time + 60), ("c" * 64, loop_time - 1)], [])
@@ -240,7 +241,7 @@ async def test_log_ins_outlive_the_wwpf_process(service: WwpfService) -> None:
     link = AgentLink(service.socket, learn)
     await link.identity()
     assert second == [[("a" * 64, loop_time + 60)]]
-    service.forget_sessions()
+    service.belongs_to(Identity("other@home.example"))
     await emptied.wait()  # the connection was closed under it
     await link.identity()
     assert second[1:] == [[], []]
