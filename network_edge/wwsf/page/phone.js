@@ -1,7 +1,7 @@
 // The phone page: one line (SIP over WebSocket), one call at a time.
 
 import JsSIP from 'jssip';
-import { fetchSession, iceServers } from './session.js';
+import { fetchSession, forgetIceServers, iceServers } from './session.js';
 import { watch } from './statistics.js';
 import { buildPad, elements, notice, showCall, showKeypad, showLine, showMuted, showSession } from './view.js';
 
@@ -68,7 +68,10 @@ function connect({ sip }) {
     notice(explain(response, cause));
   });
   ua.on('unregistered', () => showLine('failed', 'No service'));
-  ua.on('disconnected', () => showLine('connecting', 'Connection lost, trying again…'));
+  ua.on('disconnected', () => {
+    forgetIceServers();
+    showLine('connecting', 'Connection lost, trying again…');
+  });
   ua.on('newRTCSession', ({ session, originator }) => {
     if (originator === 'remote') incoming(session);
   });

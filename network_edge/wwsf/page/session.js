@@ -22,3 +22,8 @@ export async function iceServers() {
   };
   return relay.servers;
 }
+
+// Who serves the relay may have been started anew with the line, and know no credential of before.
+export function forgetIceServers() {
+  relay = null;
+}

@@ -38,7 +38,13 @@ _log = logging.getLogger(__name__)
 MAXIMUM_CALLS = 8
 """Calls at a time; one user has one mouth."""
 RECONNECT_SECONDS = 10.0
-"""How long a call waits for its page to come back when the WebSocket breaks (RFC 7118 has no rule)."""
+"""How long a call that is to ring waits for a page that may be loading anew."""
+TALK_SECONDS = 20.0
+"""How long a call that stands waits for its page to come back when the WebSocket breaks (RFC 7118 has no rule).
+
+Its media does not need the WebSocket; a web proxy that is started anew needs some seconds, and then the page's own
+pause before its next attempt.
+"""
 
 
 class Gateway:
@@ -152,7 +158,7 @@ class Gateway:
         self._pages.gone(flow)
         for machine in self._calls.values():
             if machine.flow == flow and machine.answered:
-                self._patience[machine.name] = now + RECONNECT_SECONDS
+                self._patience[machine.name] = now + TALK_SECONDS
             elif machine.flow == flow:
                 machine.page_lost()
 

@@ -25,7 +25,7 @@ from ue_agent.sif.engine.events import (
     PageOffered,
     Shutdown,
 )
-from ue_agent.sif.engine.gateway import MAXIMUM_CALLS, RECONNECT_SECONDS
+from ue_agent.sif.engine.gateway import MAXIMUM_CALLS, RECONNECT_SECONDS, TALK_SECONDS
 
 type Browser = Callable[[str], bytes]
 
@@ -533,7 +533,7 @@ def test_a_page_that_comes_back_keeps_its_call(desk: Any) -> None:
     desk.ready()
     desk.talk()
     desk.gone()
-    desk.wait(RECONNECT_SECONDS - 1)
+    desk.wait(TALK_SECONDS - 1)
     desk.register(2, "i1")
     assert desk.last(page.Reroute) == page.Reroute("incoming-1", desk_flow(2))
     desk.wait(60)
@@ -555,7 +555,7 @@ def test_a_page_that_stays_away_loses_its_call(desk: Any) -> None:
     desk.ready()
     call = desk.talk()
     desk.gone()
-    desk.wait(RECONNECT_SECONDS + 1)
+    desk.wait(TALK_SECONDS + 1)
     assert desk.last(page.Hangup).call == "incoming-1"
     assert 'text="the page was closed"' in words(desk.last(ims.Hangup).headers, "Reason")
     desk.page(page.Ended("incoming-1", page.Cause.LOCAL))
@@ -571,7 +571,7 @@ def test_another_page_does_not_take_the_call(desk: Any) -> None:
     desk.gone()
     desk.register(3, "stranger")
     assert not desk.said(page.Reroute)
-    desk.wait(RECONNECT_SECONDS + 1)
+    desk.wait(TALK_SECONDS + 1)
     assert desk.said(page.Hangup) == 1
 
 
