@@ -10,9 +10,21 @@ LEVELS = tuple(_LEVELS)
 """Names that ``--log-level`` takes."""
 
 
+class _StandardError(logging.Handler):
+    """Writes to what is standard error at that moment: it may have been redirected since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            self.handleError(record)
+
+
 def set_up(level: str) -> None:
     """Log to standard error at ``level`` (see ``LEVELS``)."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
