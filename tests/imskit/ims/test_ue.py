@@ -182,6 +182,15 @@ def test_an_invite_with_a_broken_description(bench: Any, body: bytes) -> None:
     assert "SDP" in (bench.refusal().headers.get("Warning") or "")
 
 
+def test_a_caller_who_insists_on_replacing_a_call(bench: Any, sdp: Sdp) -> None:
+    """RFC 3891 is not done here; without Require the header is passed over (section 3)."""
+    fields = (("Replaces", "c;to-tag=1;from-tag=2"),)
+    bench.invite(sdp(), headers=fields, require=("replaces",))
+    assert bench.refusal().status == 420
+    assert bench.refusal().headers.get("Unsupported") == "replaces"
+    assert bench.invite(sdp("10.46.0.2"), call="second", headers=fields)
+
+
 def test_an_invite_that_names_its_caller_wrongly(bench: Any, sdp: Sdp) -> None:
     bench.invite(sdp(), headers=(("P-Asserted-Identity", "<rubbish"),))
     assert bench.refusal().status == 400
