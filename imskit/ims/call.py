@@ -159,6 +159,12 @@ class CallMachine(ABC):
         status = message.status if isinstance(message, Response) else None
         self._outputs.append(Ended(self.name, status, _story(cause, message), local, message, cause))
 
+    def give_up(self, reason: str) -> None:
+        """Nothing comes of it: over for the owner, whatever the user agent still has to do."""
+        if not self._local_end:
+            self._commands.append(ua.Hangup(self.name))
+        self._outputs.append(Ended(self.name, None, reason, self._local_end, None, ua.Cause.TIMEOUT))
+
     def _protocol_error(self, error: SdpError) -> None:
         _log.warning("call ended: the peer's session description cannot be used: %s", error)
         self._commands.append(ua.Hangup(self.name, warning(str(error))))

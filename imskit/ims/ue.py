@@ -62,6 +62,12 @@ _ACCEPT = ("application/sdp", "application/3gpp-ims+xml")
 _ANONYMOUS = NameAddr.parse('"Anonymous" <sip:anonymous@anonymous.invalid>')
 _SUBSCRIPTION_RETRY = 60.0
 """Seconds until the next reg-event SUBSCRIBE where the network does not say."""
+SILENCE_SECONDS = 12.0
+"""A call that not even a 100 has come for ends then: the user waits for a P-CSCF that is not there.
+
+The P-CSCF answers at once (RFC 3261 section 17.2.1), and the INVITE has been sent three times by then; timer B of
+TS 24.229 table 7.7.1 takes 128 s.
+"""
 _SUSPICION_SECONDS = 30.0
 """A refused call leads to a check of the registration at most this often."""
 
@@ -86,6 +92,8 @@ class ImsUe:
             sent_by={"UDP": SentBy(*profile.local), "TCP": SentBy(*profile.local)},
         )
         self._calls: dict[str, CallMachine] = {}
+        self._silent: dict[str, float] = {}
+        """Calls that nothing has come for, and until when they wait."""
         self._outputs: deque[Output] = deque()
         self._subscription: str | None = None
         self._old_subscription: str | None = None
@@ -148,6 +156,8 @@ class ImsUe:
                     self._subscribe()
                 if self._suspicion is not None and now >= self._suspicion[0]:
                     self._suspect(self._suspicion[1])
+                for name in [name for name, until in self._silent.items() if now >= until]:
+                    self._give_up(name)
         self._drain()
 
     def poll(self) -> Output | None:
@@ -157,7 +167,8 @@ class ImsUe:
     def deadline(self) -> float | None:
         """When to call ``handle(Tick(), now)`` next."""
         suspicion = self._suspicion[0] if self._suspicion is not None else None
-        waiting = (self._registration.deadline(), self._agent.deadline(), self._subscribe_at, suspicion)
+        silence = min(self._silent.values(), default=None)
+        waiting = (self._registration.deadline(), self._agent.deadline(), self._subscribe_at, suspicion, silence)
         return min((at for at in waiting if at is not None), default=None)
 
     def _drain(self) -> None:
@@ -266,6 +277,7 @@ class ImsUe:
             case ua.Subscribed():
                 pass
             case _:
+                self._silent.pop(output.call, None)
                 call_machine = self._calls.get(output.call)
                 if call_machine is not None:
                     call_machine.told(output, self._now)
@@ -321,6 +333,7 @@ class ImsUe:
         impu = str.__str__(self.status.impu or self._profile.impu)
         machine = OutgoingCallMachine(event, impu, _call_headers(impu))
         self._calls[event.call] = machine
+        self._silent[event.call] = self._now + SILENCE_SECONDS
         machine.start()
         self._flush(machine)
 
@@ -364,12 +377,21 @@ class ImsUe:
         machine.handle(event, self._now)
         self._flush(machine)
 
+    def _give_up(self, name: str) -> None:
+        """No answer at all: tell the owner; the user agent cancels the call should one come after all."""
+        del self._silent[name]
+        machine = self._calls.get(name)
+        if machine is not None:
+            machine.give_up(self._failure(ua.Cause.TIMEOUT))
+            self._flush(machine)
+
     def _flush(self, machine: CallMachine) -> None:
         while (command := machine.next_command()) is not None:
             self._command(command)
         while (output := machine.next_output()) is not None:
             if isinstance(output, Ended):
                 self._calls.pop(output.call, None)
+                self._silent.pop(output.call, None)
                 self._learn(output)
             self._outputs.append(output)
 

@@ -9,7 +9,7 @@ import pytest
 
 from imskit.ims import events as ims
 from imskit.ims.registration import State
-from imskit.ims.ue import _plain
+from imskit.ims.ue import SILENCE_SECONDS, _plain
 from imskit.sip.engine import user_agent as ua
 from imskit.sip.engine.events import FlowClosed
 from imskit.sip.memory_network import answer_to
@@ -219,14 +219,40 @@ def test_504_with_the_restoration_body(bench: Any, sdp: Sdp, body: bytes, regist
 
 def test_a_p_cscf_that_does_not_answer_a_call(bench: Any, sdp: Sdp) -> None:
     bench.net.drop = lambda sender, message: sender == "ue"
-    bench.tell(ims.Dial("c", "tel:+15550200", sdp()), wait=130)
+    bench.tell(ims.Dial("c", "tel:+15550200", sdp()), wait=SILENCE_SECONDS - 1)
+    assert not bench.said(ims.Ended)
+    bench.net.run(2)
     ended = bench.one(ims.Ended)
     assert ended.cause is ims.Cause.TIMEOUT
+    assert not ended.local
     assert ended.message is None
+    assert "does not answer" in ended.reason
+    assert bench.engine.calls == ()
     assert bench.engine.status.state is State.REGISTERING
     bench.net.drop = lambda sender, message: False
     bench.net.run(60)
     assert bench.engine.status.state is State.REGISTERED
+
+
+def test_a_call_hung_up_while_the_p_cscf_is_silent(bench: Any, sdp: Sdp) -> None:
+    """CANCEL has to wait for a provisional response (RFC 3261 section 9.1); the user does not."""
+    bench.net.drop = lambda sender, message: sender == "ue"
+    bench.tell(ims.Dial("c", "tel:+15550200", sdp()))
+    bench.tell(ims.Hangup("c"), wait=SILENCE_SECONDS)
+    assert bench.one(ims.Ended).local
+    assert bench.engine.calls == ()
+
+
+def test_a_p_cscf_that_wakes_up_after_the_call_was_given_up(bench: Any, sdp: Sdp) -> None:
+    """The call that nobody waits for any more is cancelled before it can be answered."""
+    bench.net.drop = lambda sender, message: sender == "ue"
+    bench.tell(ims.Dial("c", "tel:+15550200", sdp()), wait=SILENCE_SECONDS + 1)
+    bench.net.drop = lambda sender, message: False
+    bench.net.run(20)
+    incoming = bench.heard(ua.IncomingCall)
+    bench.send(ua.Provisional(incoming.call, 180))
+    assert bench.heard(ua.Ended).call == incoming.call
+    assert len(bench.said(ims.Ended)) == 1
 
 
 def test_a_callee_that_nobody_answers(bench: Any, sdp: Sdp) -> None:
