@@ -27,6 +27,8 @@ _ASSETS = {
     "phone.css": "text/css",
     "icon.svg": "image/svg+xml",
 }
+_LOG_IN_PATHS = ("/", "/api/session", "/api/turn")
+_NEW_SESSION = web.RequestKey("new session", str)
 _MAX_BODY = 64 * 1024
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -47,7 +49,7 @@ class Wwsf:
         self._login = AkaLogin(config.portal, config.algorithms, home, time.monotonic)
         self._page = _read("index.html")
         self._files = {name: _read(name) for name in _ASSETS}
-        app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._guard])
+        app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._guard, self._log_in])
         app.router.add_get("/", self._get_page)
         app.router.add_get("/assets/{name}", self._get_asset)
         app.router.add_get("/api/session", self._get_session)
@@ -85,40 +87,7 @@ class Wwsf:
     # ---- pages ----------------------------------------------------------------------------------------------
 
     async def _get_page(self, request: web.Request) -> web.StreamResponse:
-        authorization = request.headers.get("Authorization")
-        page = web.Response(body=self._page, content_type="text/html", charset="utf-8")
-        if authorization is None:
-            return page
-        outcome = await self._login.handle(authorization, request.method, request.raw_path, await request.read())
-        match outcome:
-            case Challenged(challenges):
-                self._events.emit("aka-challenged")
-                response = _message(401, "Log-in", "This page is logged in to with the SIM card.")
-                for challenge in challenges:
-                    response.headers.add("WWW-Authenticate", challenge)
-                return response
-            case Refused(status, reason):
-                self._events.emit("aka-refused", status=status)
-                return _message(status, "Log-in failed", reason)
-            case LoggedIn(impi, authentication_info):
-                try:
-                    profile = await self._home.profile(impi)
-                except HomeNetworkError as error:
-                    return _message(503, "Log-in failed", f"Your identities cannot be found: {error}.")
-                token = self._sessions.open(impi, profile.impus, profile.display)
-                page.headers["Authentication-Info"] = authentication_info
-                page.set_cookie(
-                    COOKIE,
-                    token,
-                    domain=self._config.cookie_domain or None,
-                    max_age=int(self._config.session_hours * 3600),
-                    path="/",
-                    secure=True,
-                    httponly=True,
-                    samesite="Lax",
-                )
-                self._events.emit("aka-done")
-        return page
+        return web.Response(body=self._page, content_type="text/html", charset="utf-8")
 
     async def _get_asset(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
@@ -166,7 +135,48 @@ class Wwsf:
         return response
 
     def _session(self, request: web.Request) -> Session | None:
-        return self._sessions.find(request.cookies.get(COOKIE))
+        return self._sessions.find(request.get(_NEW_SESSION) or request.cookies.get(COOKIE))
+
+    # ---- log-in -------------------------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _log_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Whatever is asked for with ``Authorization`` is answered once the SIM card has, and with a session."""
+        authorization = request.headers.get("Authorization")
+        if authorization is None or request.method != "GET" or request.path not in _LOG_IN_PATHS:
+            return await handler(request)
+        outcome = await self._login.handle(authorization, request.method, request.raw_path, await request.read())
+        match outcome:
+            case Challenged(challenges):
+                self._events.emit("aka-challenged")
+                refusal = _message(401, "Log-in", "This page is logged in to with the SIM card.")
+                for challenge in challenges:
+                    refusal.headers.add("WWW-Authenticate", challenge)
+                return refusal
+            case Refused(status, reason):
+                self._events.emit("aka-refused", status=status)
+                return _message(status, "Log-in failed", reason)
+            case LoggedIn(impi, authentication_info):
+                try:
+                    profile = await self._home.profile(impi)
+                except HomeNetworkError as error:
+                    return _message(503, "Log-in failed", f"Your identities cannot be found: {error}.")
+                token = self._sessions.open(impi, profile.impus, profile.display)
+                request[_NEW_SESSION] = token
+                response = await handler(request)
+                response.headers["Authentication-Info"] = authentication_info
+                response.set_cookie(
+                    COOKIE,
+                    token,
+                    domain=self._config.cookie_domain or None,
+                    max_age=int(self._config.session_hours * 3600),
+                    path="/",
+                    secure=True,
+                    httponly=True,
+                    samesite="Lax",
+                )
+                self._events.emit("aka-done")
+                return response
 
     # ---- for every answer --------------------------------------------------------------------------------------
 

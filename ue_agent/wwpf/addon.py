@@ -207,18 +207,25 @@ class WwpfAddon:
         if response is None or known is None or flow.metadata.get(_OURS):
             return
         if response.status_code == 401:
-            await self._forget(known)
-            answer = _page_answer(response)
-            challenged = choose_challenge(answer.challenges) is not None
-            if challenged and not flow.request.stream and _is_of_the_page(flow.request):
-                site = Site(flow.request.host.lower().removesuffix("."), flow.request.port)
-                await self._log_in(flow, site, answer)
-            elif challenged:
-                self._answer_as(flow, answer)
+            await self._refused(flow, known)
             return
         await self._follow_cookies(known, response.headers.get_all("set-cookie"))
         if known and response.status_code == 200 and self._is_turn(flow):
             await self._turn_credential(response)
+
+    async def _refused(self, flow: http.HTTPFlow, known: dict[str, str]) -> None:
+        """The operator wants a log-in: a page whose session has ended gets a new one without being loaded again."""
+        assert flow.response is not None
+        await self._forget(known)
+        answer = _page_answer(flow.response)
+        challenged = choose_challenge(answer.challenges) is not None
+        if (challenged or known) and not flow.request.stream and _is_of_the_page(flow.request):
+            site = Site(flow.request.host.lower().removesuffix("."), flow.request.port)
+            await self._log_in(flow, site, answer if challenged else None)
+            if flow.response.status_code == 200 and self._is_turn(flow):
+                await self._turn_credential(flow.response)
+        elif challenged:
+            self._answer_as(flow, answer)
 
     async def _turn_credential(self, response: http.Response) -> None:
         """Tell the agent the TURN credential before the page has it (draft-uberti-behave-turn-rest)."""

@@ -103,12 +103,12 @@ async def portal(certificate: Path) -> AsyncIterator[Portal]:
     await server.stop()
 
 
-def first_authorization(impi: str = IMPI) -> str:
-    empty = Credentials.digest(username=impi, realm="portal.ims.example", nonce="", uri="/", response="")
+def first_authorization(impi: str = IMPI, uri: str = "/") -> str:
+    empty = Credentials.digest(username=impi, realm="portal.ims.example", nonce="", uri=uri, response="")
     return str(empty)
 
 
-def answer(challenge: DigestChallenge, usim: Usim, *, impi: str = IMPI) -> str:
+def answer(challenge: DigestChallenge, usim: Usim, *, impi: str = IMPI, uri: str = "/") -> str:
     vector = Challenge.decode(challenge.nonce or "")
     algorithm = AkaAlgorithm.parse(challenge.algorithm or "")
     assert algorithm is not None
@@ -117,7 +117,7 @@ def answer(challenge: DigestChallenge, usim: Usim, *, impi: str = IMPI) -> str:
     auts = encode_auts(result.auts) if isinstance(result, SyncFailure) else None
     return str(
         digest.answer(
-            challenge, username=impi, password=password, method="GET", uri="/", cnonce="0123456789abcdef", auts=auts
+            challenge, username=impi, password=password, method="GET", uri=uri, cnonce="0123456789abcdef", auts=auts
         )
     )
 
@@ -172,6 +172,21 @@ async def test_log_in_with_the_card(portal: Portal, choice: int) -> None:
     assert credential["password"] == base64.b64encode(mac).decode()
     assert IMPI not in credential["username"]
     assert relay.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/api/session", "/api/turn"])
+async def test_log_in_anew_with_what_the_page_asks_for(portal: Portal, path: str) -> None:
+    """The session of a page that is open has ended: it need not be loaded again."""
+    assert (await portal.get(path))[0].status == 401
+    refusal, _ = await portal.get(path, Authorization=first_authorization(uri=path))
+    assert refusal.status == 401
+    challenge = DigestChallenge.parse(refusal.headers["WWW-Authenticate"])
+    response, text = await portal.get(path, Authorization=answer(challenge, usim(), uri=path))
+    assert response.status == 200
+    assert ("password" in text) == (path == "/api/turn")
+    assert "rspauth=" in response.headers["Authentication-Info"]
+    assert COOKIE in response.cookies
+    assert (await portal.get(path))[0].status == 200
 
 
 async def test_an_answer_is_good_once(portal: Portal) -> None:

@@ -147,9 +147,17 @@ class Operator:
             return websocket
         logged_in = request.cookies.get("session") in self.sessions
         if request.path == "/api/turn":
-            if not logged_in:
+            relay = web.json_response({"username": "1700000000:web", "password": "turn-secret", "ttl": 600, "uris": []})
+            if logged_in:
+                return relay
+            if "Authorization" not in request.headers:
                 return web.json_response({"error": "not logged in"}, status=401)
-            return web.json_response({"username": "1700000000:web", "password": "turn-secret", "ttl": 600, "uris": []})
+            outcome = await self._digest(request)
+            if outcome.status == 200:
+                for value in outcome.headers.getall("Set-Cookie"):
+                    relay.headers.add("Set-Cookie", value)
+                return relay
+            return outcome
         if request.path == "/api/strict" and not logged_in:
             return await self._digest(request)
         if request.path == "/logout":

@@ -193,6 +193,27 @@ async def test_turn_credentials_are_told_to_the_agent(stage: Stage) -> None:
     assert len(stage.card.turn) == 1
 
 
+async def test_a_session_that_ended_while_the_page_is_open(stage: Stage) -> None:
+    """The operator was started anew: what a page asks for is answered after a new log-in, without loading it again."""
+    cookie = await stage.log_in()
+    stage.operator.sessions.clear()
+    response, text = await stage.request("GET", "/api/turn", SCRIPT | {"Cookie": cookie})
+    assert response.status == 200
+    assert "turn-secret" in text
+    assert len(stage.card.turn) == 1
+    assert stage.card.answers == 2
+    fresh = response.headers.getall("Set-Cookie")[0].partition(";")[0]
+    async with await connect(stage, Origin=stage.portal, Cookie=fresh):
+        pass
+
+
+async def test_a_page_that_was_never_logged_in_stays_so(stage: Stage) -> None:
+    """Its 401 is the operator's word; a log-in begins with a page load."""
+    response, _ = await stage.request("GET", "/api/turn", SCRIPT | {"Cookie": "session=of-another-kind-and-long"})
+    assert response.status == 401
+    assert stage.card.answers == 0
+
+
 # -- who is not logged in
 
 
