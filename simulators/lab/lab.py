@@ -52,7 +52,7 @@ GUEST_NUMBER = "+15550300"
 GUEST_K, GUEST_OP = b"the-key-of-sipp.", b"operator.variant"
 """Text, because SIPp takes octets of a hexadecimal key for a part of its scenario; it derives OPc from OP."""
 GUEST_KEYS = (GUEST_K.hex(), derive_opc(Secret(GUEST_K), Secret(GUEST_OP)).reveal().hex())
-PIN = "8417"
+PIN = "84170263"
 CELL = "3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=001010001000019B"
 
 type Progress = Callable[[str], None]
