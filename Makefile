@@ -1,11 +1,11 @@
 # Two commands for people: `make demo` and `make test`.  Both set up what they need first.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test check lint unit bench clean lock
+.PHONY: help setup setup-test demo test test-kernel check lint unit bench clean lock
 
 PYTHON := .venv/bin/python
 
 help:            ## this list
-	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup:           ## system packages, Python environment, the page's JavaScript
 	@scripts/setup
@@ -20,6 +20,10 @@ test: setup-test   ## everything CI runs: linters, unit, interoperability and en
 	$(MAKE) lint
 	$(PYTHON) -m pytest
 	$(PYTHON) -m pytest tests/e2e -m e2e
+	$(PYTHON) tests/kernel/run.py
+
+test-kernel: setup-test   ## IPsec of the Linux kernel, in user-mode Linux
+	$(PYTHON) tests/kernel/run.py
 
 check: setup-test   ## linters and unit tests only
 	$(MAKE) lint

@@ -1,0 +1,74 @@
+"""Run the tests of this folder under a kernel with ESP and netem: each file in a guest of its own, side by side.
+
+    python tests/kernel/run.py [FILE ...] [-- PYTEST OPTIONS]
+
+The exit code is 0 if every file passed, and if no guest can run on this machine (said loudly).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from types import FrameType
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from simulators.lab import user_mode_linux  # noqa: E402
+
+_WITHIN_SECONDS = 420.0
+"""For one file; a file that takes a quarter of it on a quiet machine is too long."""
+
+
+def _run(file: Path, options: list[str]) -> tuple[bool, str, float]:
+    argv = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-m", "kernel", *options, str(file)]
+    environment = {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    started = time.monotonic()
+    try:
+        done = user_mode_linux.run(argv, within=_WITHIN_SECONDS, directory=ROOT, environment=environment)
+    except user_mode_linux.GuestError as error:
+        return False, f"{error}\n", time.monotonic() - started
+    shown = done.output if done.exit_code == 0 else f"{done.output}--- the guest's console\n{done.console}\n"
+    return done.exit_code == 0, shown, done.seconds
+
+
+def main(argv: list[str]) -> int:
+    """Run the files named, or all; return the exit code."""
+    if (reason := user_mode_linux.missing()) is not None:
+        print(f"\n{'!' * 100}\n!!! KERNEL TESTS SKIPPED: {reason}\n{'!' * 100}\n", flush=True)
+        return 0
+    split = argv.index("--") if "--" in argv else len(argv)
+    files = [Path(name).resolve() for name in argv[:split]] or sorted(HERE.glob("test_*.py"))
+    options = argv[split + 1 :]
+    failed: list[str] = []
+    started = time.monotonic()
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as guests:
+        running = {guests.submit(_run, file, options): file for file in files}
+        try:
+            for future in as_completed(running):
+                passed, shown, seconds = future.result()
+                name = running[future].name
+                print(f"=== {name}: {'passed' if passed else 'FAILED'}, {seconds:.1f} s\n{shown}", flush=True)
+                if not passed:
+                    failed.append(name)
+        except BaseException:
+            user_mode_linux.stop_all()
+            guests.shutdown(cancel_futures=True)
+            raise
+    verdict = f"FAILED: {', '.join(sorted(failed))}" if failed else "all passed"
+    print(f"=== kernel tests: {len(files)} files, {verdict}, {time.monotonic() - started:.1f} s")
+    return 1 if failed else 0
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(main(sys.argv[1:]))
