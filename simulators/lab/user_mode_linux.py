@@ -143,9 +143,9 @@ def _write_guest_files(work: Path, argv: Sequence[str], directory: Path, environ
         "[ -c /dev/net/tun ] || mknod /dev/net/tun c 10 200",
         *(f"export {name}={quoted(value)}" for name, value in exports.items()),
         f"cd {quoted(str(directory))}",
-        f"{shlex.join(argv)} >{quoted(str(work / 'output'))} 2>&1 </dev/null",
+        f"{shlex.join(argv)} >{quoted(str(work / 'output'))} 2>&1 </dev/null; code=$?",
         # Written elsewhere and renamed: a guest that dies meanwhile leaves no half a number.
-        f"echo $? >{quoted(str(work / 'code.new'))} && mv {quoted(str(work / 'code.new'))} {quoted(str(work / 'code'))}",
+        f"cd {quoted(str(work))} && echo $code >code.new && mv code.new code",
         "echo o >/proc/sysrq-trigger",
         "while :; do sleep 1; done",  # init must not end: that is a panic
     )
