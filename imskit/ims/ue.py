@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from imskit.engine import Tick, Tokens
 from imskit.ims import registration as reg
-from imskit.ims.call import CallMachine, IncomingCallMachine, OutgoingCallMachine, warning
+from imskit.ims.calls import Calls
 from imskit.ims.events import (
     Accept,
     AnswerOffer,
@@ -25,7 +25,6 @@ from imskit.ims.events import (
     Fields,
     FlowClosed,
     Hangup,
-    IncomingCall,
     Modify,
     Output,
     Prepare,
@@ -41,16 +40,14 @@ from imskit.ims.events import (
     Stop,
     TransportFailed,
 )
-from imskit.ims.profile import EXPIRES, MMTEL, UeProfile
+from imskit.ims.profile import EXPIRES, UeProfile
 from imskit.ims.reginfo import MEDIA_TYPE, RegInfo, RegInfoError
-from imskit.sdp.errors import SdpError
 from imskit.sip.engine import user_agent_events as ua
 from imskit.sip.engine.events import SentBy
 from imskit.sip.engine.subscription import retry_delay
 from imskit.sip.engine.timers import TS24229_UE, TimerProfile
 from imskit.sip.engine.user_agent import UserAgent
 from imskit.sip.wire.errors import SipParseError
-from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.message import Request, Response
 
 _log = logging.getLogger(__name__)
@@ -59,15 +56,8 @@ _SUPPORTED = ("100rel", "timer", "precondition", "199")
 _METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "OPTIONS", "INFO", "NOTIFY")
 """What this UE takes; MESSAGE and REFER are answered 405: nobody here would read or carry them out."""
 _ACCEPT = ("application/sdp", "application/3gpp-ims+xml")
-_ANONYMOUS = NameAddr.parse('"Anonymous" <sip:anonymous@anonymous.invalid>')
 _SUBSCRIPTION_RETRY = 60.0
 """Seconds until the next reg-event SUBSCRIBE where the network does not say."""
-SILENCE_SECONDS = 12.0
-"""A call that not even a 100 has come for ends then: the user waits for a P-CSCF that is not there.
-
-The P-CSCF answers at once (RFC 3261 section 17.2.1), and the INVITE has been sent three times by then; timer B of
-TS 24.229 table 7.7.1 takes 128 s.
-"""
 _SUSPICION_SECONDS = 30.0
 """A refused call leads to a check of the registration at most this often."""
 
@@ -91,9 +81,7 @@ class ImsUe:
             timers,
             sent_by={"UDP": SentBy(*profile.local), "TCP": SentBy(*profile.local)},
         )
-        self._calls: dict[str, CallMachine] = {}
-        self._silent: dict[str, float] = {}
-        """Calls that nothing has come for, and until when they wait."""
+        self._calls = Calls(self._command, self._call_says)
         self._outputs: deque[Output] = deque()
         self._subscription: str | None = None
         self._old_subscription: str | None = None
@@ -117,7 +105,7 @@ class ImsUe:
     @property
     def calls(self) -> tuple[str, ...]:
         """The calls that have not ended."""
-        return tuple(self._calls)
+        return self._calls.names
 
     # ---- engine -------------------------------------------------------------------------------------------------
 
@@ -146,9 +134,9 @@ class ImsUe:
             case Dial():
                 self._dial(event)
             case Prepare() | ResourcesReserved() | ResourcesFailed() | Ring() | Accept() | Reject() | Hangup():
-                self._to_call(event)
+                self._calls.handle(event, now)
             case Modify() | AnswerOffer() | RejectOffer():
-                self._to_call(event)
+                self._calls.handle(event, now)
             case Tick():
                 self._registration.handle(event, now)
                 self._agent.handle(event, now)
@@ -156,8 +144,7 @@ class ImsUe:
                     self._subscribe()
                 if self._suspicion is not None and now >= self._suspicion[0]:
                     self._suspect(self._suspicion[1])
-                for name in [name for name, until in self._silent.items() if now >= until]:
-                    self._give_up(name)
+                self._calls.tick(now, self._failure(ua.Cause.TIMEOUT))
         self._drain()
 
     def poll(self) -> Output | None:
@@ -167,8 +154,8 @@ class ImsUe:
     def deadline(self) -> float | None:
         """When to call ``handle(Tick(), now)`` next."""
         suspicion = self._suspicion[0] if self._suspicion is not None else None
-        silence = min(self._silent.values(), default=None)
-        waiting = (self._registration.deadline(), self._agent.deadline(), self._subscribe_at, suspicion, silence)
+        calls = self._calls.deadline()
+        waiting = (self._registration.deadline(), self._agent.deadline(), self._subscribe_at, suspicion, calls)
         return min((at for at in waiting if at is not None), default=None)
 
     def _drain(self) -> None:
@@ -216,9 +203,7 @@ class ImsUe:
 
     def _stop(self) -> None:
         self._stopping = True
-        for call in list(self._calls.values()):
-            call.handle(Hangup(call.name), self._now)
-            self._flush(call)
+        self._calls.end_all(self._now)
         self._registration.handle(Stop(), self._now)
 
     def _subscribe(self) -> None:
@@ -277,11 +262,7 @@ class ImsUe:
             case ua.Subscribed():
                 pass
             case _:
-                self._silent.pop(output.call, None)
-                call_machine = self._calls.get(output.call)
-                if call_machine is not None:
-                    call_machine.told(output, self._now)
-                    self._flush(call_machine)
+                self._calls.told(output.call, output, self._now)
 
     def _subscription_ended(self, ended: ua.SubscriptionEnded) -> None:
         self._subscription = None
@@ -298,12 +279,9 @@ class ImsUe:
     def _refused(self, refused: ua.Refused) -> None:
         """A command came too late or cannot be carried out: whoever waits for its outcome must hear of it."""
         command, refusal, text = refused.command, refused.refusal, refused.text
-        name = getattr(command, "call", None)
-        machine = self._calls.get(name) if isinstance(name, str) else None
-        if machine is not None:
-            machine.refused(command, refusal, text)
-            self._flush(machine)
-        elif isinstance(command, ua.Send):
+        if self._calls.refused(refused):
+            return
+        if isinstance(command, ua.Send):
             self._registration.handle(reg.RegisterOutcome(command.key, None, f"REGISTER: {text}"), self._now)
         else:
             _log.info("%s not done: %s %s", type(command).__name__, refusal.value, text)
@@ -324,76 +302,23 @@ class ImsUe:
     # ---- calls ----------------------------------------------------------------------------------------------------
 
     def _dial(self, event: Dial) -> None:
-        if event.call in self._calls:
-            raise ValueError(f"there is a call {event.call} already")
         if self.status.state is not reg.State.REGISTERED:
             reason = f"not registered with the IMS core: {self.status.reason}"
             self._outputs.append(Ended(event.call, None, reason, local=True))
             return
         impu = str.__str__(self.status.impu or self._profile.impu)
-        machine = OutgoingCallMachine(event, impu, _call_headers(impu))
-        self._calls[event.call] = machine
-        self._silent[event.call] = self._now + SILENCE_SECONDS
-        machine.start()
-        self._flush(machine)
+        self._calls.dial(event, impu, self._now)
 
     def _incoming(self, incoming: ua.IncomingCall) -> None:
-        request = incoming.request
         if self._stopping:
             self._command(ua.Reject(incoming.call, 480))
-            return
-        try:
-            caller = _caller(request)
-            called = request.addresses("P-Called-Party-ID")
-        except SipParseError as error:
-            self._command(ua.Reject(incoming.call, error.status, error.reason))
-            return
-        try:
-            machine = IncomingCallMachine(incoming)
-        except SdpError as error:
-            self._command(ua.Reject(incoming.call, error.status or 488, None, warning(str(error))))
-            return
-        self._calls[incoming.call] = machine
-        self._outputs.append(
-            IncomingCall(incoming.call, caller, str(called[0].uri) if called else request.uri, machine.offer, request)
-        )
+        else:
+            self._calls.incoming(incoming)
 
-    def _to_call(
-        self,
-        event: Prepare
-        | ResourcesReserved
-        | ResourcesFailed
-        | Ring
-        | Accept
-        | Reject
-        | Hangup
-        | Modify
-        | AnswerOffer
-        | RejectOffer,
-    ) -> None:
-        machine = self._calls.get(event.call)
-        if machine is None:
-            return  # it has ended meanwhile; the owner has been told
-        machine.handle(event, self._now)
-        self._flush(machine)
-
-    def _give_up(self, name: str) -> None:
-        """No answer at all: tell the owner; the user agent cancels the call should one come after all."""
-        del self._silent[name]
-        machine = self._calls.get(name)
-        if machine is not None:
-            machine.give_up(self._failure(ua.Cause.TIMEOUT))
-            self._flush(machine)
-
-    def _flush(self, machine: CallMachine) -> None:
-        while (command := machine.next_command()) is not None:
-            self._command(command)
-        while (output := machine.next_output()) is not None:
-            if isinstance(output, Ended):
-                self._calls.pop(output.call, None)
-                self._silent.pop(output.call, None)
-                self._learn(output)
-            self._outputs.append(output)
+    def _call_says(self, output: Output) -> None:
+        if isinstance(output, Ended):
+            self._learn(output)
+        self._outputs.append(output)
 
     def _learn(self, ended: Ended) -> None:
         """Does the end of a call say that the registration is gone? (TS 24.229 clauses 5.1.2A.1.6, 5.1.1.2.1)"""
@@ -425,28 +350,6 @@ class ImsUe:
             accept=_ACCEPT,
             rules=(rule,) if rule.fields else (),
         )
-
-
-def _call_headers(impu: str) -> Fields:
-    """What an INVITE says beside the usual (TS 24.229 clause 5.1.3.1, GSMA IR.92 clauses 2.2.4 and 2.2.8)."""
-    return (
-        ("P-Preferred-Identity", f"<{impu}>"),
-        ("P-Preferred-Service", MMTEL),
-        ("P-Early-Media", "supported"),
-        ("Accept-Contact", '*;+g.3gpp.icsi-ref="urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel"'),
-    )
-
-
-def _caller(request: Request) -> NameAddr:
-    """Who calls: what the network asserts, else what the caller says; nobody where privacy is asked for.
-
-    TS 24.607 clause 4.5.2.9; RFC 3323 section 4.2, RFC 3325 section 7.
-    """
-    asserted = request.addresses("P-Asserted-Identity")
-    privacy = {value.strip().lower() for element in request.headers.get_all("Privacy") for value in element.split(";")}
-    if privacy & {"id", "user", "header"}:
-        return _ANONYMOUS
-    return asserted[0] if asserted else request.from_
 
 
 def _plain(host: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from imskit.ims import events as ims
-from imskit.ims.call import IncomingCallMachine, OutgoingCallMachine
+from imskit.ims.incoming_call import IncomingCallMachine
+from imskit.ims.outgoing_call import OutgoingCallMachine
 from imskit.sip.engine import user_agent as ua
 from imskit.sip.engine.dialog import DialogId
 from imskit.sip.memory_network import answer_to

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from imskit.ims import events as ims
+from imskit.ims.calls import SILENCE_SECONDS
 from imskit.ims.registration import State
-from imskit.ims.ue import SILENCE_SECONDS, _plain
+from imskit.ims.ue import _plain
 from imskit.sip.engine import user_agent as ua
 from imskit.sip.engine.events import FlowClosed
 from imskit.sip.memory_network import answer_to

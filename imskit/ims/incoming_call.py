@@ -1,0 +1,147 @@
+"""A call that this UE gets: 100rel, preconditions, late offers (TS 24.229 clause 5.1.4, RFC 3312)."""
+
+from __future__ import annotations
+
+import logging
+
+from imskit.ims.call import CallEvent, CallMachine, refusal
+from imskit.ims.events import (
+    Accept,
+    Alert,
+    Fields,
+    MediaAgreed,
+    Prepare,
+    Reject,
+    ReserveResources,
+    ResourcesFailed,
+    ResourcesReserved,
+    Ring,
+)
+from imskit.ims.precondition import dress, read_table, renewed, same_media, undress
+from imskit.sdp import preconditions
+from imskit.sdp.errors import SdpError
+from imskit.sdp.preconditions import Preconditions
+from imskit.sip.engine import user_agent_events as ua
+from imskit.sip.engine.dialog import DialogId
+
+_log = logging.getLogger(__name__)
+
+_EXTENSION_REQUIRED = 421
+_PRECONDITION_FAILURE = 580
+
+
+class IncomingCallMachine(CallMachine):
+    """A call that this UE gets (TS 24.229 clause 5.1.4)."""
+
+    def __init__(self, incoming: ua.IncomingCall) -> None:
+        super().__init__(incoming.call, False)
+        self.offer: bytes | None = None
+        """The caller's offer without precondition lines."""
+        self._peer: Preconditions | None = None
+        """The caller's own view of the preconditions."""
+        if incoming.sdp is not None:
+            self._peer, self.offer = read_table(incoming.sdp), undress(incoming.sdp)
+        request = incoming.request
+        self._reliable = "100rel" in request.supported or "100rel" in request.require
+        self._prepared = False
+        self._unconfirmed = False
+        """A reliable 183 of ours waits for its PRACK."""
+        self._alerted = False
+        self._described = False
+        """Whether our description has been sent."""
+        self._held: tuple[str, Preconditions] | None = None
+        """An UPDATE of the caller's that waits for our resources."""
+
+    def _own_event(self, event: CallEvent) -> None:
+        match event:
+            case Prepare(_, sdp, reserved):
+                self._sdp, self._reserved, self._prepared = sdp, reserved, True
+                self._prepare()
+            case ResourcesReserved():
+                self._reserved = True
+                if self._held is not None:
+                    (exchange, peer), self._held = self._held, None
+                    self._answer_update(exchange, peer)
+            case ResourcesFailed():
+                self._commands.append(ua.Reject(self.name, _PRECONDITION_FAILURE))
+            case Ring():
+                self._commands.append(ua.Provisional(self.name, 180))
+            case Accept() if not self._prepared:
+                _log.warning("call %s: accepted before it was prepared", self.name)
+            case Accept():
+                self._commands.append(ua.Answer(self.name, None if self._described else self._sdp))
+            case Reject(_, status, reason, headers):
+                self._local_end = True
+                self._commands.append(ua.Reject(self.name, status, reason, headers))
+            case _:
+                pass
+        self._alert_if_ready()
+
+    def _prepare(self) -> None:
+        if self.offer is None:
+            if self._reliable:
+                # A late offer: ours goes in the first reliable response, the answer comes in its PRACK.
+                self._describe(self._sdp)
+        elif self._peer is not None:
+            # TS 24.229 5.1.4.1: no alerting before both sides have their resources.
+            self._table = preconditions.answer(self._peer, self._reserved)
+            if not self._reliable:
+                # RFC 3312 section 11: without 100rel the caller cannot be told, nor tell us.
+                if self._table.remote.met and self._reserved:
+                    self._sdp = dress(self._sdp, self._table)
+                else:
+                    self._commands.append(ua.Reject(self.name, _EXTENSION_REQUIRED, None, (("Require", "100rel"),)))
+                return
+            self._describe(dress(self._sdp, self._table), (("Require", "precondition"),))
+        elif not self._reserved and self._reliable:
+            self._describe(self._sdp)
+        if not self._reserved:
+            self._outputs.append(ReserveResources(self.name))
+
+    def _describe(self, sdp: bytes, headers: Fields = ()) -> None:
+        self._described = self._unconfirmed = True
+        self._commands.append(ua.Provisional(self.name, 183, None, sdp, headers, reliable=True))
+
+    def _own_word(self, output: ua.Output) -> None:
+        match output:
+            case ua.PrackReceived(_, _, 183):
+                self._unconfirmed = False
+            case ua.AnswerReceived(_, _, sdp):
+                self._modifying = False
+                try:
+                    self._outputs.append(MediaAgreed(self.name, undress(sdp)))
+                except SdpError as error:
+                    self._protocol_error(error)
+                    return
+            case _:
+                pass
+        self._alert_if_ready()
+
+    def _offered(self, dialog: DialogId, exchange: str, sdp: bytes) -> None:
+        """An UPDATE (or PRACK) of the caller's that only reports its resources is answered without the owner."""
+        try:
+            peer = read_table(sdp)
+            only_report = peer is not None and self.offer is not None and same_media(sdp, self.offer)
+        except SdpError as error:
+            self._commands.append(refusal(exchange, error))
+            return
+        if peer is None or not only_report or self._alerted:
+            self._peer = peer
+            super()._offered(dialog, exchange, sdp)
+        elif self._reserved:
+            self._answer_update(exchange, peer)
+        else:
+            self._held = (exchange, peer)
+        self._alert_if_ready()
+
+    def _answer_update(self, exchange: str, peer: Preconditions) -> None:
+        self._peer = peer
+        self._table = preconditions.answer(peer, self._reserved)
+        self._sdp = renewed(self._sdp, self._sdp, force=True)
+        self._commands.append(ua.AnswerOffer(exchange, dress(self._sdp, self._table)))
+
+    def _alert_if_ready(self) -> None:
+        met = self._table is None or self._table.remote.met
+        if self._prepared and self._reserved and met and not self._unconfirmed and not self._alerted:
+            self._alerted = True
+            self._outputs.append(Alert(self.name))
