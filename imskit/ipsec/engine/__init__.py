@@ -1,0 +1,1 @@
+"""The security association database: look-ups, replay, what is dropped and why."""

@@ -1,0 +1,1 @@
+"""Back ends: they put associations to work on this machine."""

@@ -1,0 +1,1 @@
+"""ESP packets, IP headers, netlink messages: bytes to values and back."""
