@@ -9,8 +9,8 @@ from imskit.config.model import sample
 
 
 def _models() -> dict[str, type[Any]]:
+    from imskit.uicc.profile import CardProfile
     from network_edge.wwsf.config import WwsfConfig
-    from simulators.card.profile import CardProfile
     from simulators.ims_core.config import CoreConfig
     from simulators.phone.config import PhoneConfig
     from ue_agent.config import UeConfig

@@ -12,10 +12,10 @@ from pathlib import Path
 from imskit.config.model import ConfigError, load
 from imskit.observe import logs
 from imskit.tasks import spawn
+from imskit.uicc.profile import CardProfile
+from imskit.uicc.uicc import Uicc
 from simulators.card.pcscd import PcscdError, PrivatePcscd
-from simulators.card.profile import CardProfile
 from simulators.card.server import VirtualCard
-from simulators.card.uicc import Uicc
 
 _log = logging.getLogger(__name__)
 

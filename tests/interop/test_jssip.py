@@ -26,8 +26,8 @@ from imskit.secrets import Identity, Secret
 from imskit.sip.engine import user_agent as ua
 from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.message import Request, Response, response_to
-from simulators.card.profile import CardProfile, IsimProfile
-from simulators.card.uicc import Uicc
+from imskit.uicc.profile import CardProfile, IsimProfile
+from imskit.uicc.uicc import Uicc
 from simulators.ims_core.config import CoreConfig
 from simulators.ims_core.core import ImsCore
 from simulators.ims_core.subscribers import SubscriberConfig

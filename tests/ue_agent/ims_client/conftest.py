@@ -18,8 +18,8 @@ from imskit.observe.events import EventLog
 from imskit.secrets import Secret
 from imskit.sip.engine.timers import TimerProfile
 from imskit.sip.wire.message import Request
-from simulators.card.profile import CardProfile, IsimProfile
-from simulators.card.uicc import Uicc
+from imskit.uicc.profile import CardProfile, IsimProfile
+from imskit.uicc.uicc import Uicc
 from simulators.ims_core.config import CoreConfig
 from simulators.ims_core.core import ImsCore
 from simulators.ims_core.subscribers import SubscriberConfig

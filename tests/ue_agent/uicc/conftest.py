@@ -11,8 +11,8 @@ from imskit.aka.milenage import Milenage
 from imskit.aka.sqn import SqnGenerator
 from imskit.aka.vector import AuthenticationVector
 from imskit.secrets import Secret
-from simulators.card.profile import CardProfile, IsimProfile
-from simulators.card.uicc import Uicc
+from imskit.uicc.profile import CardProfile, IsimProfile
+from imskit.uicc.uicc import Uicc
 
 K, OPC = "fec86ba6eb707ed08905757b1bb44b8f", "1006020f0a478bf6b699f15c062e42b3"  # TS 35.208 set 3
 DOMAIN = "ims.mnc001.mcc001.3gppnetwork.org"

@@ -10,8 +10,8 @@ import pytest
 from imskit.aka.sqn import join
 from imskit.aka.vector import AuthenticationVector, MacFailure, Success, SyncFailure
 from imskit.secrets import Secret
-from simulators.card.profile import IsimProfile
-from simulators.card.uicc import Uicc
+from imskit.uicc.profile import IsimProfile
+from imskit.uicc.uicc import Uicc
 from ue_agent.uicc.application import ImsIdentities, Pin, UiccSession
 from ue_agent.uicc.errors import (
     CardDataError,

@@ -9,7 +9,7 @@ import pytest
 
 from imskit.aka.vector import AuthenticationVector, Success
 from imskit.secrets import Secret
-from simulators.card.uicc import Uicc
+from imskit.uicc.uicc import Uicc
 from ue_agent.uicc.card import CardSpec, UiccCard
 from ue_agent.uicc.errors import (
     CardRemovedError,

@@ -9,9 +9,9 @@ import pytest
 
 from imskit.aka.vector import AuthenticationVector, MacFailure, Success, SyncFailure
 from imskit.secrets import Secret
+from imskit.uicc.uicc import Uicc
 from simulators.card.pcscd import PrivatePcscd, missing, use_in_this_process
 from simulators.card.server import CardPulled, VirtualCard
-from simulators.card.uicc import Uicc
 from ue_agent.uicc.card import CardSpec, UiccCard
 from ue_agent.uicc.errors import (
     CardRemovedError,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 
-from simulators.card.files import MF, Directory, ElementaryFile, tlv
-from simulators.card.profile import CardProfile, IsimProfile
+from imskit.uicc.files import MF, Directory, ElementaryFile, tlv
+from imskit.uicc.profile import CardProfile, IsimProfile
 
 USIM_AID = bytes.fromhex("A0000000871002FFFFFFFF8907090000")
 ISIM_AID = bytes.fromhex("A0000000871004FFFFFFFF8907090000")

@@ -4,7 +4,7 @@ import pytest
 
 from imskit.config.model import ConfigError, parse
 from imskit.secrets import Secret
-from simulators.card.profile import CardProfile
+from imskit.uicc.profile import CardProfile
 
 GOOD = """
 imsi = "001010000000001"

@@ -8,8 +8,8 @@ from imskit.aka.milenage import Milenage
 from imskit.aka.sqn import check_auts, join
 from imskit.aka.vector import AuthenticationVector
 from imskit.secrets import Secret
-from simulators.card.profile import CardProfile, IsimProfile
-from simulators.card.uicc import Uicc
+from imskit.uicc.profile import CardProfile, IsimProfile
+from imskit.uicc.uicc import Uicc
 
 K, OPC = "465b5ce8b199b49faa5f0a2ee238a6bc", "cd63cb71954a9f4e48a5994e37a02baf"  # TS 35.208 set 1
 MILENAGE = Milenage(Secret(bytes.fromhex(K)), Secret(bytes.fromhex(OPC)))
