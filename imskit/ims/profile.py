@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from imskit.ims.security_agreement import SecurityPolicy
 from imskit.secrets import Identity
 from imskit.sip.wire.flow import Address, Target, Transport
 from imskit.sip.wire.grammar import Parameters
@@ -38,6 +39,8 @@ class UeProfile:
     """Value of P-Access-Network-Info; empty: the header is left out."""
     user_agent: str = "imsbridge"
     expires: int = EXPIRES
+    security: SecurityPolicy = SecurityPolicy()
+    """How Gm is protected."""
 
     @property
     def transport(self) -> Transport:

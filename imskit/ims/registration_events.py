@@ -8,6 +8,7 @@ from enum import Enum
 from imskit.aka.vector import AkaResult
 from imskit.engine import Tick
 from imskit.ims.reginfo import RegInfo
+from imskit.ims.security_agreement import SecurityAgreement, SecurityPorts
 from imskit.secrets import Identity
 from imskit.sip.wire.flow import Target
 from imskit.sip.wire.message import Request, Response
@@ -98,7 +99,45 @@ class Lost:
     reason: str
 
 
-type Event = Start | Stop | RegisterOutcome | CardAnswer | CardFailed | RegistrationInfo | Lost | Tick
+@dataclass(frozen=True, slots=True)
+class SecurityReserved:
+    """Answer to `ReserveSecurity`: the sockets are bound, the SPIs are taken."""
+
+    reservation: str
+    ports: SecurityPorts
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityInstalled:
+    """Answer to `InstallSecurity`: the set carries packets."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityFailed:
+    """`ReserveSecurity` or `InstallSecurity` could not be carried out; ``reason`` says why in words for the user.
+
+    A failed reservation holds nothing.  A failed installation leaves the reservation as it was.
+    """
+
+    name: str
+    reason: str
+
+
+type Event = (
+    Start
+    | Stop
+    | RegisterOutcome
+    | CardAnswer
+    | CardFailed
+    | RegistrationInfo
+    | Lost
+    | SecurityReserved
+    | SecurityInstalled
+    | SecurityFailed
+    | Tick
+)
 
 # ---- outputs ----------------------------------------------------------------------------------------------------
 
@@ -127,4 +166,42 @@ class Changed:
     status: RegistrationStatus
 
 
-type Output = SendRegister | AskCard | Changed
+@dataclass(frozen=True, slots=True)
+class ReserveSecurity:
+    """Bind protected ports and pick SPIs for a set to come: `SecurityReserved` or `SecurityFailed` answers.
+
+    Nothing may pass in clear at those ports from then on.
+    """
+
+    reservation: str
+    keep_port_s: int | None = None
+    """The protected server port of the registration, which stays; ``None``: a new one.  It is closed when the last
+    reservation or set that has it is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSecurity:
+    """Install the associations of ``agreement``; the reservation of the same name becomes the set ``name``.
+
+    `SecurityInstalled` or `SecurityFailed` answers.
+    """
+
+    name: str
+    agreement: SecurityAgreement
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSecurity:
+    """Take a set away with its ports and SPIs: no answer.  It may be under installation, or gone already."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSecurity:
+    """Give back a reservation that was not installed: no answer.  It may not have been answered, or be gone."""
+
+    reservation: str
+
+
+type Output = SendRegister | AskCard | Changed | ReserveSecurity | InstallSecurity | RemoveSecurity | ReleaseSecurity

@@ -53,6 +53,8 @@ class Target:
     """The name that a certificate must carry and a WebSocket asks for; empty: the address itself."""
     source: str = ""
     """Own IP address that a connection is to come from; empty: the one that fits."""
+    source_port: int = 0
+    """Own port that datagrams and connections come from, with ``source``; 0: any.  Protected ports of Gm need it."""
 
     @property
     def reliable(self) -> bool:
