@@ -1,4 +1,4 @@
-"""What an authentication algorithm set (Milenage; TUAK later) offers to AKA (TS 33.102 clause 6.3)."""
+"""What an authentication algorithm set (Milenage, TUAK) offers to AKA (TS 33.102 clause 6.3)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class DerivedKeys:
     """What f2 to f5 give for one RAND."""
 
     res: Secret[bytes]
-    """f2, 4 to 16 octets."""
+    """f2, 4 to 16 octets (TUAK: to 32)."""
     ck: Secret[bytes]
-    """f3, 16 octets."""
+    """f3, 16 octets (TUAK: or 32)."""
     ik: Secret[bytes]
-    """f4, 16 octets."""
+    """f4, 16 octets (TUAK: or 32)."""
     ak: Secret[bytes]
     """f5, 6 octets: conceals SQN in AUTN."""
 
 
 class AlgorithmSet(Protocol):
-    """The functions f1 to f5*, already keyed with one subscriber's K and OPc (TS 33.105 clause 5.1)."""
+    """The functions f1 to f5*, already keyed with one subscriber's K and OPc or TOPc (TS 33.105 clause 5.1)."""
 
     def f1(self, rand: bytes, sqn: bytes, amf: bytes) -> bytes:
         """MAC-A, 8 octets, from RAND (16), SQN (6) and AMF (2)."""

@@ -32,7 +32,7 @@ class AuthenticationVector:
         """Make the vector for a fresh unguessable ``rand`` (16 octets) and ``sqn`` (48 bits)."""
         keys = algorithms.f2345(rand)
         number = sqn.to_bytes(SQN_LENGTH)
-        mac = algorithms.f1(rand, number, amf)
+        mac = _mac_a(algorithms, rand, number, amf)
         autn = conceal(number, keys.ak.reveal()) + amf + mac
         return cls(rand=rand, autn=autn, xres=keys.res, ck=keys.ck, ik=keys.ik)
 
@@ -42,7 +42,7 @@ class Success:
     """The network is genuine and the number fresh: the keys of this run."""
 
     res: Secret[bytes]
-    """4 to 16 octets."""
+    """4 to 16 octets (TUAK: to 32)."""
     ck: Secret[bytes]
     ik: Secret[bytes]
 
@@ -77,9 +77,15 @@ class Usim:
         keys = self._algorithms.f2345(rand)
         sqn = conceal(autn[:SQN_LENGTH], keys.ak.reveal())
         amf = autn[SQN_LENGTH : SQN_LENGTH + AMF_LENGTH]
-        xmac = self._algorithms.f1(rand, sqn, amf)
+        xmac = _mac_a(self._algorithms, rand, sqn, amf)
         if not hmac.compare_digest(xmac, autn[SQN_LENGTH + AMF_LENGTH :]):
             return MacFailure()
         if self.sqn.accept(int.from_bytes(sqn)) is not SqnVerdict.FRESH:
             return SyncFailure(build_auts(self._algorithms, rand, self.sqn.highest))
         return Success(res=keys.res, ck=keys.ck, ik=keys.ik)
+
+
+def _mac_a(algorithms: AlgorithmSet, rand: bytes, sqn: bytes, amf: bytes) -> bytes:
+    mac = algorithms.f1(rand, sqn, amf)
+    need_length("MAC-A", mac, MAC_LENGTH, "TS 33.102 6.3.2")  # TUAK can make longer ones, AUTN has no room for them
+    return mac
