@@ -1,6 +1,8 @@
-"""The one exception of ``imskit.ipsec``."""
+"""The one exception of ``imskit.ipsec``, ``IpsecError``, and its two special cases."""
 
 from __future__ import annotations
+
+import enum
 
 
 class IpsecError(Exception):
@@ -31,3 +33,22 @@ class SpiCollision(IpsecError):
             "Choose new SPIs and begin the agreement again.",
         )
         self.spi = spi
+
+
+class Refusal(enum.Enum):
+    """Why a packet is dropped; the counters of ``imskit.ipsec.statistics`` have these names."""
+
+    MALFORMED = "malformed"
+    BAD_INTEGRITY = "bad_integrity"
+    REPLAYED = "replayed"
+    BAD_SELECTOR = "bad_selector"
+    UNKNOWN_SPI = "unknown_spi"
+    UNPROTECTED = "unprotected"
+
+
+class PacketRefused(IpsecError):
+    """A packet that is dropped and counted under ``reason``; nothing is answered to it (RFC 4303 3.4)."""
+
+    def __init__(self, reason: Refusal, what: str, clause: str) -> None:
+        super().__init__(what, clause)
+        self.reason = reason
