@@ -120,7 +120,7 @@ class Agent:
         first, last = config.ims.rtp_ports
         rmf = Rmf(plane, ims_host=lambda: config.ims.address, ims_ports=range(first, last + 1))
         self._exit.push_async_callback(rmf.close)
-        self._card = await UiccCard.open(CardSpec(config.card.reader or None, config.card.pin))
+        self._card = await UiccCard.open(CardSpec(config.card.reader, config.card.pin))
         self._exit.push_async_callback(self._card.close)
         self._ims = ImsClient(config.ims, self._card, config.state, self._events, self._from_ims, self._ims_changed)
         secret: Secret[str] = Secret(secrets.token_urlsafe(32))

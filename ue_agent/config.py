@@ -8,6 +8,7 @@ from pathlib import Path
 
 from imskit.config.model import setting
 from imskit.secrets import Secret
+from ue_agent.uicc.spec import parse_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +60,15 @@ class WwpfConfig:
 class CardConfig:
     """The SIM card."""
 
-    reader: str = setting("reader's name or a part of it; empty: the first with a card", "")
+    reader: str = setting(
+        "where it is: a PC/SC reader's name or a part of it, modem:/dev/ttyUSB2, software:/path/card.toml (lab only); "
+        "empty: the first reader with a card",
+        "",
+    )
     pin: Secret[str] | None = setting("PIN, sent only if the card asks and never with its last try", None)
+
+    def __post_init__(self) -> None:
+        parse_spec(self.reader)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,8 +50,12 @@ class SqnArray:
     """
 
     def __init__(self, accepted: Iterable[int] = (), limits: SqnLimits | None = None) -> None:
-        self._seq = [0] * ARRAY_SIZE
         self._limits = limits or SqnLimits()
+        self.restore(accepted)
+
+    def restore(self, accepted: Iterable[int]) -> None:
+        """Forget everything but the sequence numbers ``accepted``, in any order."""
+        self._seq = [0] * ARRAY_SIZE
         for sqn in accepted:
             seq, ind = split(sqn)
             self._seq[ind] = max(self._seq[ind], seq)
@@ -60,6 +64,11 @@ class SqnArray:
     def highest(self) -> int:
         """SQN_MS: the highest sequence number accepted so far, 0 if none."""
         return max(join(seq, ind) if seq else 0 for ind, seq in enumerate(self._seq))
+
+    @property
+    def accepted(self) -> tuple[int, ...]:
+        """What restores this memory: the highest sequence number accepted for each IND that was used."""
+        return tuple(join(seq, ind) for ind, seq in enumerate(self._seq) if seq)
 
     def judge(self, sqn: int) -> SqnVerdict:
         """Say whether ``sqn`` is fresh, without taking note of it."""

@@ -172,7 +172,8 @@ class ImsClient:
             await self._give_up(endpoint)
             raise
         self._endpoint = endpoint
-        self._tell(f"SIM card with {identities.source} in use", logging.INFO)
+        card = "SOFTWARE CARD (laboratory only)" if self._card.laboratory else "SIM card"
+        self._tell(f"{card} with {identities.source} in use", logging.INFO)
         endpoint.handle(ims.Start())
         return True
 

@@ -133,6 +133,11 @@ def read_record(number: int, name: str, le: int = 256) -> Command:
     return Command(f"READ RECORD {number} of {name}", 0xB2, number, 0x04, le=le)
 
 
+def update_binary(offset: int, name: str, content: bytes) -> Command:
+    """UPDATE BINARY of the selected file from ``offset`` (below 32768), at most 255 octets."""
+    return Command(f"UPDATE BINARY of {name}", 0xD6, offset >> 8, offset & 0xFF, content)
+
+
 def query_pin(reference: int) -> Command:
     """VERIFY PIN without data: asks for the tries left."""
     return Command("VERIFY PIN (tries left?)", 0x20, 0x00, reference)

@@ -11,13 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from imskit.aka.errors import AkaError
+from imskit.aka.gba import Bootstrapped
 from imskit.aka.sqn import AUTS_LENGTH
 from imskit.aka.vector import AkaResult, MacFailure, Success, SyncFailure
 from imskit.secrets import Identity, Secret
-from ue_agent.uicc import files
+from ue_agent.uicc import files, gba
 from ue_agent.uicc.apdu import (
     Answer,
     CardChannel,
+    Command,
     authenticate,
     meaning,
     query_pin,
@@ -25,6 +28,7 @@ from ue_agent.uicc.apdu import (
     read_record,
     select_aid,
     select_file,
+    update_binary,
     verify_pin,
 )
 from ue_agent.uicc.errors import (
@@ -47,6 +51,8 @@ _PIN_BLOCKED = 0x6983
 _PIN_DISABLED = 0x6984
 _RECORD_NOT_FOUND = 0x6A83
 _WRONG_MAC = 0x9862
+_NO_SUCH_CONTEXT = frozenset({0x9864, 0x6A81, 0x6A86})
+"""What cards answer that announce GBA and do not have it."""
 
 type Source = Literal["ISIM", "USIM"]
 
@@ -110,16 +116,79 @@ class UiccSession:
             raise ValueError("RAND and AUTN have 16 octets each")
         with self._transport.transaction():
             application = self._select_application(self._applications()[source])
-            command = authenticate(rand, autn)
-            answer = self._channel.send(command)
-            if answer.sw == _PIN_NEEDED:
-                self._verify_pin(application)
-                answer = self._channel.send(command)
-            if answer.sw == _WRONG_MAC:
-                return MacFailure()
+            answer = self._authenticate(application, authenticate(rand, autn))
+            return MacFailure() if answer.sw == _WRONG_MAC else _aka_result(answer)
+
+    def bootstrap(self, source: Source, rand: bytes, autn: bytes) -> AkaResult | gba.InCard:
+        """Run GBA's AKA: GBA_U if the application announces GBA, else GBA_ME (TS 33.220 clauses 4.5.2, 5.3.2).
+
+        A challenge whose MAC is not one for GBA_U is tried as one for GBA_ME, because cards announce GBA in networks
+        that know nothing of GBA_U; the card itself checks it in either case.
+        """
+        if len(rand) != 16 or len(autn) != 16:
+            raise ValueError("RAND and AUTN have 16 octets each")
+        with self._transport.transaction():
+            application = self._select_application(self._applications()[source])
+            if self._announces_gba(source, application):
+                self._select_application(self._applications()[source])
+                answer = self._authenticate(application, gba.bootstrap_command(rand, autn), _NO_SUCH_CONTEXT)
+                if answer.ok:
+                    return gba.decode_bootstrapping(answer)
+                _log.info("the card does no GBA_U with this challenge (%04X); tried as GBA_ME", answer.sw)
+            answer = self._authenticate(application, authenticate(rand, autn))
+            return MacFailure() if answer.sw == _WRONG_MAC else _aka_result(answer)
+
+    def naf_key(self, source: Source, naf_id: bytes, impi: str) -> Secret[bytes]:
+        """Return Ks_ext_NAF of a run with GBA_U (TS 33.220 clause 5.3.3)."""
+        with self._transport.transaction():
+            application = self._select_application(self._applications()[source])
+            command = gba.derivation_command(naf_id, impi)
+            answer = self._authenticate(application, command)
             if not answer.ok:
                 raise CardError(answer.sw, meaning(answer.sw), command.name)
-            return _aka_result(answer)
+            return gba.decode_derivation(answer)
+
+    def store_bootstrapping(self, source: Source, run: Bootstrapped) -> None:
+        """Write EF_GBABP at the end of a run with GBA_U, as the terminal has to (TS 31.103 clause 4.2.9)."""
+        with self._transport.transaction():
+            application = self._select_application(self._applications()[source])
+            ef = _gbabp(source)
+            info = files.decode_fcp(self._channel.require(select_file(ef.fid, ef.name)))
+            content = gba.encode_parameters(run.rand, run.info)
+            if info.size is not None:
+                if len(content) > info.size:
+                    raise CardDataError(f"{ef.name} has {info.size} octets, too few for this B-TID")
+                content = content.ljust(info.size, b"\xff")
+            for offset in range(0, len(content), 255):
+                command = update_binary(offset, ef.name, content[offset : offset + 255])
+                self._with_pin(application, lambda command=command: self._channel.require(command))  # type: ignore[misc]
+
+    def stored_bootstrapping(self, source: Source, impi: Identity) -> Bootstrapped | None:
+        """Return the run that EF_GBABP tells of, ``None`` if there is none or the card has no GBA."""
+        with self._transport.transaction():
+            application = self._select_application(self._applications()[source])
+            if not self._announces_gba(source, application):
+                return None
+            content = self._optional(lambda: self._guarded_binary(application, _gbabp(source)))
+            try:
+                return gba.decode_parameters(content, impi) if content else None
+            except AkaError as error:
+                raise CardDataError(f"EF_GBABP: {error}") from error
+
+    def _announces_gba(self, source: Source, application: FileInfo) -> bool:
+        ef, number = (files.EF_IST, gba.SERVICE_GBA_ISIM) if source == "ISIM" else (gba.EF_UST, gba.SERVICE_GBA_USIM)
+        table = self._optional(lambda: self._guarded_binary(application, ef)) or b""
+        return files.has_service(table, number)
+
+    def _authenticate(self, application: FileInfo, command: Command, accepted: frozenset[int] = frozenset()) -> Answer:
+        """Send AUTHENTICATE, with the PIN if asked; a wrong MAC and ``accepted`` are answers, the rest are errors."""
+        answer = self._channel.send(command)
+        if answer.sw == _PIN_NEEDED:
+            self._verify_pin(application)
+            answer = self._channel.send(command)
+        if not answer.ok and answer.sw != _WRONG_MAC and answer.sw not in accepted:
+            raise CardError(answer.sw, meaning(answer.sw), command.name)
+        return answer
 
     def close(self) -> None:
         """Give the card back, without a verified PIN."""
@@ -336,6 +405,10 @@ class UiccSession:
         _log.info("PIN verified")
 
 
+def _gbabp(source: Source) -> Ef:
+    return gba.EF_GBABP_ISIM if source == "ISIM" else gba.EF_GBABP_USIM
+
+
 def _is_public_identity(text: str) -> bool:
     if text.lower().startswith(("sip:", "sips:", "tel:")):
         return True
@@ -348,7 +421,8 @@ def _aka_result(answer: Answer) -> AkaResult:
     tag, fields = answer.data[:1], _fields(answer.data[1:])
     if tag == b"\xdb" and fields is not None and len(fields) >= 3:
         res, ck, ik = fields[:3]  # a USIM may add Kc
-        if 4 <= len(res) <= 16 and len(ck) == 16 and len(ik) == 16:
+        # TUAK has longer ones than Milenage (TS 35.231 clause 6.2).
+        if 4 <= len(res) <= 32 and len(ck) in (16, 32) and len(ik) in (16, 32):
             return Success(Secret(res), Secret(ck), Secret(ik))
     if tag == b"\xdc" and fields is not None and len(fields) == 1 and len(fields[0]) == AUTS_LENGTH:
         return SyncFailure(fields[0])

@@ -25,6 +25,7 @@ from ue_agent.uicc.errors import (
     UiccError,
     WrongCardError,
 )
+from ue_agent.uicc.spec import open_backend, parse_spec
 from ue_agent.uicc.transport import CardBackend, CardEvent, CardInserted
 
 _log = logging.getLogger(__name__)
@@ -34,12 +35,13 @@ _log = logging.getLogger(__name__)
 class CardSpec:
     """Which card to use.  ``ValueError`` says what does not fit."""
 
-    reader: str | int | None = None
-    """A reader's name or a part of it, its position from 0, or ``None``: the first with a card."""
+    reader: str = ""
+    """Where the card is, see ``spec``; empty for the first PC/SC reader that holds one."""
     pin: Secret[str] | None = None
     """4 to 8 digits; sent only if the card asks for it, and never with its last try."""
 
     def __post_init__(self) -> None:
+        parse_spec(self.reader)
         digits = self.pin.reveal() if self.pin is not None else "0000"
         if not (digits.isascii() and digits.isdecimal() and 4 <= len(digits) <= 8):
             raise ValueError("a PIN has 4 to 8 digits")
@@ -89,9 +91,9 @@ class UiccCard:
         """Start watching the reader of ``spec``; returns when it is known whether a card is in.
 
         Neither a missing card nor a missing reader or daemon is an error here: ``identities`` says so.
-        ``backend`` is PC/SC unless given; ``NoDaemonError`` if its library is not installed at all.
+        ``backend`` goes before ``spec.reader``; ``NoDaemonError`` if PC/SC is wanted and not installed at all.
         """
-        card = cls(spec, backend or _pcsc(spec))
+        card = cls(spec, backend or open_backend(parse_spec(spec.reader)))
         await card._start()
         return card
 
@@ -99,6 +101,11 @@ class UiccCard:
     def present(self) -> bool:
         """Whether a card is in the reader, as far as reported."""
         return self._present.is_set()
+
+    @property
+    def laboratory(self) -> bool:
+        """Whether this is no SIM card but its key in a file, to be said wherever the card is shown."""
+        return self._backend.laboratory
 
     async def wait_inserted(self) -> None:
         """Return as soon as a card is in the reader."""
@@ -233,11 +240,3 @@ class UiccCard:
 
 def _same_card(one: tuple[ImsIdentities, str | None], other: tuple[ImsIdentities, str | None]) -> bool:
     return (one[0].impi, one[1]) == (other[0].impi, other[1])
-
-
-def _pcsc(spec: CardSpec) -> CardBackend:
-    try:
-        from ue_agent.uicc.pcsc import PcscBackend
-    except ImportError as error:  # the system's PC/SC library is missing
-        raise NoDaemonError(f"PC/SC is not installed on this device: {error}") from error
-    return PcscBackend(spec.reader)

@@ -25,6 +25,7 @@ class InProcessReader:
     """A ``CardBackend`` with one slot."""
 
     name = "in-process reader"
+    laboratory = False
 
     def __init__(self, card: Card | None = None, *, t0: bool = True) -> None:
         self._card = card

@@ -42,14 +42,30 @@ _REMOVED = {
     scard.SCARD_E_UNKNOWN_READER,
 }
 
-type ReaderChoice = str | int | None
-"""A reader's name or a part of it, its position from 0, or ``None``: the first with a card."""
+
+def list_readers() -> list[tuple[str, bytes | None]]:
+    """Return each reader's name and the ATR of the card in it, ``None`` for an empty one; ``NoDaemonError``."""
+    context = _establish()
+    try:
+        names = _readers(context)
+        if not names:
+            return []
+        result, states = scard.SCardGetStatusChange(context, 0, [(name, scard.SCARD_STATE_UNAWARE) for name in names])
+        if result in _NO_READER:  # one went away between listing and asking
+            return []
+        _check(result, "the readers cannot be listed")
+        return [(name, bytes(atr) if state & scard.SCARD_STATE_PRESENT else None) for name, state, atr in states]
+    finally:
+        scard.SCardReleaseContext(context)
 
 
 class PcscBackend:
     """A ``CardBackend`` on one reader of this machine."""
 
-    def __init__(self, reader: ReaderChoice = None) -> None:
+    laboratory = False
+
+    def __init__(self, reader: str = "") -> None:
+        """``reader`` is a name or a part of it, empty for the first reader with a card."""
         self._reader = reader
         self._stopped = threading.Event()
         self._watched: int | None = None
@@ -114,13 +130,10 @@ class PcscBackend:
 
     def _chosen(self, readers: list[str]) -> list[str]:
         """The readers that the configured choice admits."""
-        match self._reader:
-            case None:
-                return readers
-            case int(index):
-                return readers[index : index + 1] if index >= 0 else []
-            case str(name):
-                return [reader for reader in readers if reader == name] or [r for r in readers if name in r][:1]
+        if not self._reader:
+            return readers
+        exact = [reader for reader in readers if reader == self._reader]
+        return exact or [reader for reader in readers if self._reader in reader][:1]
 
     def _with_card(self, context: int) -> str:
         readers = _readers(context)

@@ -1,6 +1,7 @@
 """The seam under the card: one function that carries a command to it and its answer back.
 
-Back ends: ``pcsc`` (readers) and ``in_process`` (tests); a modem's would do AT+CSIM or QMI the same way.
+Back ends: ``pcsc`` (readers), ``modem`` (an AT port), ``software`` (a card in a file, for laboratories) and
+``in_process`` (tests).
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ type CardEvent = CardInserted | CardRemoved
 
 class CardBackend(Protocol):
     """Where cards come from."""
+
+    laboratory: bool
+    """Whether this is no SIM card at all but its key in a file."""
 
     def connect(self) -> CardTransport:
         """Power the card; raises ``NoDaemonError``, ``NoReaderError``, ``NoCardError``, ``CardUnresponsiveError``."""

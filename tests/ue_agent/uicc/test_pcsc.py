@@ -21,6 +21,7 @@ from ue_agent.uicc.errors import (
     PinBlockedError,
     WrongCardError,
 )
+from ue_agent.uicc.inventory import Reader, readers
 from ue_agent.uicc.transport import CardInserted, CardRemoved
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"NO SMART-CARD TESTS: {missing()}")
@@ -86,20 +87,14 @@ async def test_present_at_start_and_by_reader(pcscd: PrivatePcscd, make_card: Ma
         VirtualCard(one, pcscd.ports[0]),
         VirtualCard(two, pcscd.ports[1]),
         await UiccCard.open(CardSpec(reader=FIRST)) as first,
-        await UiccCard.open(CardSpec(reader="00 01")) as second,
-        await UiccCard.open(CardSpec(reader=1)) as by_position,
+        await UiccCard.open(CardSpec(reader="pcsc:00 01")) as second,
     ):
-        for card, imsi in ((first, "001010000000001"), (second, "001010000000009"), (by_position, "001010000000009")):
+        for card, imsi in ((first, "001010000000001"), (second, "001010000000009")):
             await card.wait_inserted()
             assert (await card.identities()).imsi == imsi
-    async with (
-        await UiccCard.open(CardSpec(reader="Nowhere")) as nowhere,
-        await UiccCard.open(CardSpec(reader=7)) as far,
-    ):
+    async with await UiccCard.open(CardSpec(reader="Nowhere")) as nowhere:
         with pytest.raises(NoReaderError, match="no card reader 'Nowhere'; there is: UICC 00 00, UICC 00 01"):
             await nowhere.identities()
-        with pytest.raises(NoReaderError, match="no card reader 7"):
-            await far.identities()
 
 
 async def test_pulled_during_authenticate(
@@ -195,3 +190,20 @@ async def test_no_daemon_at_all(pcscd: PrivatePcscd) -> None:
         assert not card.present
         with pytest.raises(NoDaemonError, match="is it installed and started"):
             await card.identities()
+
+
+async def test_the_readers_and_their_atr(pcscd: PrivatePcscd, make_card: MakeCard) -> None:
+    """X-CARDLAB: what ``card list`` shows; by its source each reader is found again."""
+    sim = make_card()
+    assert await asyncio.to_thread(readers) == (Reader(FIRST, None), Reader(SECOND, None))
+    async with VirtualCard(sim, pcscd.ports[1]), await UiccCard.open(CardSpec(reader=SECOND)) as card:
+        await card.wait_inserted()
+        found = await asyncio.to_thread(readers)
+    assert found == (Reader(FIRST, None), Reader(SECOND, sim.atr))
+    assert str(found[1].source) == "pcsc:UICC 00 01"
+
+
+async def test_without_a_daemon_the_readers_cannot_be_listed(pcscd: PrivatePcscd) -> None:
+    pcscd.stop()
+    with pytest.raises(NoDaemonError, match="installed and started"):
+        await asyncio.to_thread(readers)
