@@ -67,21 +67,21 @@ class Usim:
     """The subscriber's side: keys and the memory of sequence numbers."""
 
     def __init__(self, algorithms: AlgorithmSet, sqn: SqnArray | None = None) -> None:
-        self._algorithms = algorithms
+        self.algorithms = algorithms
         self.sqn = sqn or SqnArray()
         """What has been accepted so far."""
 
     def verify(self, rand: bytes, autn: bytes) -> AkaResult:
         """Judge one challenge (clause 6.3.3); ``AkaError`` unless both have 16 octets."""
         need_length("AUTN", autn, AUTN_LENGTH, "TS 33.102 6.3.2")
-        keys = self._algorithms.f2345(rand)
+        keys = self.algorithms.f2345(rand)
         sqn = conceal(autn[:SQN_LENGTH], keys.ak.reveal())
         amf = autn[SQN_LENGTH : SQN_LENGTH + AMF_LENGTH]
-        xmac = _mac_a(self._algorithms, rand, sqn, amf)
+        xmac = _mac_a(self.algorithms, rand, sqn, amf)
         if not hmac.compare_digest(xmac, autn[SQN_LENGTH + AMF_LENGTH :]):
             return MacFailure()
         if self.sqn.accept(int.from_bytes(sqn)) is not SqnVerdict.FRESH:
-            return SyncFailure(build_auts(self._algorithms, rand, self.sqn.highest))
+            return SyncFailure(build_auts(self.algorithms, rand, self.sqn.highest))
         return Success(res=keys.res, ck=keys.ck, ik=keys.ik)
 
 

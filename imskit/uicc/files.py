@@ -10,10 +10,11 @@ CURRENT_ADF = 0x7FFF
 _READ_ALWAYS = bytes.fromhex("800101 9000")
 _READ_PIN1 = bytes.fromhex("800101 A406 830101 950108")
 _UPDATE_NEVER = bytes.fromhex("800102 9700")
+_UPDATE_PIN1 = bytes.fromhex("800102 A406 830101 950108")
 _OPERATIONAL = bytes.fromhex("8A0105")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ElementaryFile:
     """An EF: transparent (``content`` is bytes) or linear fixed (a list of records of one length)."""
 
@@ -22,6 +23,8 @@ class ElementaryFile:
     sfi: int | None = None
     """1 to 30, ``None`` for none."""
     needs_pin: bool = False
+    updatable: bool = False
+    """Whether it may be written, with the PIN."""
 
     def fcp(self, *, pin_enabled: bool) -> bytes:
         """Return the FCP template."""
@@ -31,7 +34,7 @@ class ElementaryFile:
         else:
             length, count = len(self.content[0]), len(self.content)
             descriptor, size = b"\x42\x21" + length.to_bytes(2) + bytes([count]), length * count
-        rules = (_READ_PIN1 if self.needs_pin else _READ_ALWAYS) + _UPDATE_NEVER
+        rules = (_READ_PIN1 if self.needs_pin else _READ_ALWAYS) + (_UPDATE_PIN1 if self.updatable else _UPDATE_NEVER)
         return tlv(
             0x62,
             tlv(0x82, descriptor)

@@ -9,6 +9,12 @@ from imskit.uicc.profile import CardProfile, IsimProfile
 
 USIM_AID = bytes.fromhex("A0000000871002FFFFFFFF8907090000")
 ISIM_AID = bytes.fromhex("A0000000871004FFFFFFFF8907090000")
+UST_GBA, IST_GBA = 68, 2
+"""Numbers of the service GBA in EF_UST and EF_IST."""
+USIM_GBA_FILES, ISIM_GBA_FILES = (0x6FD6, 0x6FDA), (0x6FD5, 0x6FD7)
+"""File identifiers of EF_GBABP and EF_GBANL."""
+_GBABP_SIZE = 160
+_GBANL_SIZE = 240
 _TEXT_SIZE = 128
 _RECORDS = 4
 
@@ -18,7 +24,7 @@ def build(profile: CardProfile) -> tuple[Directory, list[Directory]]:
     applications = [_usim(profile)]
     labels = [b"USim1"]
     if profile.isim is not None:
-        applications.append(_isim(profile.isim))
+        applications.append(_isim(profile.isim, gba=profile.gba))
         labels.append(b"ISim1")
     entries = [
         tlv(0x61, tlv(0x4F, adf.aid or b"") + tlv(0x50, label)) for adf, label in zip(applications, labels, strict=True)
@@ -37,18 +43,21 @@ def _usim(profile: CardProfile) -> Directory:
     digits = profile.imsi
     imsi = _bcd(("9" if len(digits) % 2 else "1") + digits)
     administrative = bytes(3) + (bytes([profile.mnc_length]) if profile.mnc_length else b"")
+    services = {27} | ({UST_GBA} if profile.gba else set())
+    gba = _gba_files(*USIM_GBA_FILES) if profile.gba else []
     return Directory(
         aid=USIM_AID,
         files=[
             ElementaryFile(0x6F07, (bytes([len(imsi)]) + imsi).ljust(9, b"\xff"), sfi=0x07, needs_pin=True),
             ElementaryFile(0x6FAD, administrative, sfi=0x03),
-            ElementaryFile(0x6F38, _services({27}, 17), sfi=0x04, needs_pin=True),
+            ElementaryFile(0x6F38, _services(services, 17), sfi=0x04, needs_pin=True),
+            *gba,
         ],
     )
 
 
-def _isim(isim: IsimProfile) -> Directory:
-    services = ({1} if isim.pcscf else set()) | ({20} if isim.webrtc_uri else set())
+def _isim(isim: IsimProfile, *, gba: bool) -> Directory:
+    services = ({1} if isim.pcscf else set()) | ({20} if isim.webrtc_uri else set()) | ({IST_GBA} if gba else set())
     files = [
         ElementaryFile(0x6F02, _text(isim.impi), sfi=0x02, needs_pin=True),
         ElementaryFile(0x6F03, _text(isim.domain), sfi=0x05, needs_pin=True),
@@ -61,7 +70,17 @@ def _isim(isim: IsimProfile) -> Directory:
     if isim.webrtc_uri:
         records = _records([_object(text.encode()) for text in isim.webrtc_uri])
         files.append(ElementaryFile(0x6FFA, records, needs_pin=True))
+    if gba:
+        files += _gba_files(*ISIM_GBA_FILES)
     return Directory(aid=ISIM_AID, files=files)
+
+
+def _gba_files(gbabp: int, gbanl: int) -> list[ElementaryFile]:
+    """EF_GBABP, which the terminal writes too, and EF_GBANL, which the card alone writes (TS 31.103 4.2.9, 4.2.10)."""
+    return [
+        ElementaryFile(gbabp, b"\xff" * _GBABP_SIZE, needs_pin=True, updatable=True),
+        ElementaryFile(gbanl, (b"\xff" * _GBANL_SIZE,) * _RECORDS, needs_pin=True),
+    ]
 
 
 def _text(text: str) -> bytes:

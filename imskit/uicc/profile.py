@@ -17,15 +17,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from imskit.aka.milenage import Milenage, derive_opc
 from imskit.aka.sqn import SqnArray
+from imskit.aka.subscription import SubscriptionKeys
 from imskit.aka.vector import Usim
 from imskit.config.model import setting
 from imskit.secrets import Secret
 
 _IMSI = re.compile(r"[0-9]{6,15}")
 _ICCID = re.compile(r"[0-9]{18,20}")
-_KEY = re.compile(r"[0-9a-fA-F]{32}")
 _PIN = re.compile(r"[0-9]{4,8}")
 _REAL_ATR = "3b9f96801f878031e073fe211b674a4c753034054ba9"  # a sysmoISIM-SJA2: T=0 only
 
@@ -41,28 +40,24 @@ class IsimProfile:
     webrtc_uri: list[str] = setting("EF_WebRTCURI: addresses of the WWSF; empty: no such file", factory=list)
 
 
-@dataclass(frozen=True, repr=False)
-class CardProfile:
+@dataclass(frozen=True, repr=False, kw_only=True)
+class CardProfile(SubscriptionKeys):
     """One card.  ``ValueError`` says what does not fit; keys and PIN are not shown."""
 
     imsi: str = setting("EF_IMSI: 6 to 15 digits")
-    k: Secret[str] = setting("the subscriber key, 32 hex digits")
-    opc: Secret[str] | None = setting("OPc, 32 hex digits; give it or op", None)
-    op: Secret[str] | None = setting("OP, 32 hex digits, from which OPc is derived", None)
     mnc_length: int = setting("EF_AD: digits of the MNC, 2 or 3; 0 leaves it out of the file", 2)
     iccid: str = setting("EF_ICCID: 18 to 20 digits", "89001010000000000010")
     pin: Secret[str] | None = setting("PIN1, 4 to 8 digits; without it the PIN is disabled", None)
     pin_tries: int = setting("wrong PINs before it blocks, 0 for a blocked PIN", 3)
     sqn: list[int] = setting("sequence numbers accepted earlier", factory=list)
+    gba: bool = setting("GBA_U: the card keeps bootstrapped keys (IST service 2, UST service 68)", False)
     atr: str = setting("answer to reset, hex", _REAL_ATR)
     isim: IsimProfile | None = setting("without it the card has no ISIM", None)
 
     def __post_init__(self) -> None:
-        keys = [key for key in (self.k, self.opc, self.op) if key is not None]
+        SubscriptionKeys.__post_init__(self)
         checks = [
             (bool(_IMSI.fullmatch(self.imsi)), "imsi must have 6 to 15 digits"),
-            (all(_KEY.fullmatch(key.reveal()) for key in keys), "k, opc and op must have 32 hex digits"),
-            ((self.opc is None) != (self.op is None), "give either opc or op"),
             (self.mnc_length in (0, 2, 3), "mnc_length must be 2 or 3, or 0"),
             (bool(_ICCID.fullmatch(self.iccid)), "iccid must have 18 to 20 digits"),
             (self.pin is None or bool(_PIN.fullmatch(self.pin.reveal())), "pin must have 4 to 8 digits"),
@@ -76,10 +71,4 @@ class CardProfile:
 
     def usim(self) -> Usim:
         """Return the authentication centre's counterpart on the card, with fresh memory."""
-        k = Secret(bytes.fromhex(self.k.reveal()))
-        if self.opc is not None:
-            opc = Secret(bytes.fromhex(self.opc.reveal()))
-        else:
-            assert self.op is not None
-            opc = derive_opc(k, Secret(bytes.fromhex(self.op.reveal())))
-        return Usim(Milenage(k, opc), SqnArray(self.sqn))
+        return Usim(self.algorithms(), SqnArray(self.sqn))

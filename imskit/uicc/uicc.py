@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from imskit.aka.vector import MacFailure, Success, SyncFailure
 from imskit.uicc.files import CURRENT_ADF, MF, Directory, ElementaryFile, Node
+from imskit.uicc.gba import CardGba, GbaCommandError
 from imskit.uicc.personalise import ISIM_AID, build
 from imskit.uicc.profile import CardProfile
 
@@ -58,6 +59,7 @@ class Uicc:
         """0: the PIN is blocked."""
         self._profile = profile
         self._mf, self._applications = build(profile)
+        self._gba = {adf.aid: CardGba(adf, self.usim) for adf in self._applications if profile.gba}
         self._pin_verified = False
         self._channels: dict[int, _Channel] = {}
         # INS: (handler, whether the command carries data to the card)
@@ -65,6 +67,7 @@ class Uicc:
             0xA4: (self._select, True),
             0xB0: (self._read_binary, False),
             0xB2: (self._read_record, False),
+            0xD6: (self._update_binary, True),
             0xC0: (self._get_response, False),
             0xF2: (self._status, False),
             0x10: (self._terminal_profile, True),
@@ -214,6 +217,18 @@ class Uicc:
             raise _Status(0x6B00)
         return self._now(ef.content[offset:], command.p3)
 
+    def _update_binary(self, command: _Command, channel: _Channel) -> bytes:
+        ef = self._readable(channel, command.p1 & 0x1F if command.p1 & 0x80 else None)
+        if not ef.updatable:
+            raise _Status(0x6982)
+        if not isinstance(ef.content, bytes):
+            raise _Status(0x6981)
+        offset = command.p2 if command.p1 & 0x80 else command.p1 << 8 | command.p2
+        if offset + len(command.data) > len(ef.content):
+            raise _Status(0x6B00)
+        ef.content = ef.content[:offset] + command.data + ef.content[offset + len(command.data) :]
+        return b"\x90\x00"
+
     def _read_record(self, command: _Command, channel: _Channel) -> bytes:
         if command.p2 & 0x07 != 0x04 or command.p1 == 0:  # only the absolute mode
             raise _Status(0x6A86)
@@ -317,17 +332,24 @@ class Uicc:
         return b"\x90\x00"
 
     def _authenticate(self, command: _Command, channel: _Channel) -> bytes:
-        """AUTHENTICATE in the 3G or IMS AKA context (TS 31.102 clause 7.1.2, TS 31.103 clause 7.1.2)."""
+        """AUTHENTICATE: 3G or IMS AKA, or GBA (TS 31.102 clause 7.1.2, TS 31.103 clause 7.1.2)."""
         application = channel.application
         if application is None:
             raise _Status(0x6985)
         if command.p1 != 0 or command.p2 & 0x78 or not command.p2 & 0x80:
             raise _Status(0x6A86)
-        if command.p2 != 0x81:
+        gba = self._gba.get(application.aid)
+        if command.p2 != 0x81 and (command.p2 != 0x84 or gba is None):
             raise _Status(0x9864)
         if not self._pin_satisfied:
             raise _Status(0x6982)
         data = command.data
+        if command.p2 == 0x84:
+            assert gba is not None
+            try:
+                return self._later(gba.authenticate(data), channel)
+            except GbaCommandError as error:
+                raise _Status(error.sw) from None
         if len(data) != _AUTHENTICATE_DATA or data[0] != 16 or data[17] != 16:
             raise _Status(0x6700)
         result = self.usim.verify(data[1:17], data[18:])

@@ -71,7 +71,8 @@ def decode_parameters(content: bytes, impi: Identity) -> Bootstrapped | None:
 
     ``CardDataError`` or ``AkaError`` if it cannot be read.
     """
-    fields, position = [], 0
+    fields: list[bytes] = []
+    position = 0
     while len(fields) < 3:
         value = _value(content[position:], whole=False)
         if value is None:
