@@ -17,6 +17,7 @@ from dataclasses import replace
 from imskit.engine import Engine, Tick
 from imskit.sip.engine.events import FlowClosed, Received, Transmit, TransportFailed
 from imskit.sip.io.resolver import ResolutionError, Resolver, is_address
+from imskit.sip.io.sockets import Binding
 from imskit.sip.io.transport import HandshakeCheck, Limits, TransportError, Transports
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Address, Flow, Target, Transport
@@ -49,11 +50,12 @@ class Endpoint[Event, Output]:
         client_tls: ssl.SSLContext | None = None,
         resolver: Resolver | None = None,
         limits: Limits | None = None,
+        binding: Binding | None = None,
     ) -> None:
         self.engine = engine
         self._on_output = on_output
         self._loop = asyncio.get_running_loop()
-        self.transports = Transports(self, client_tls=client_tls, limits=limits)
+        self.transports = Transports(self, client_tls=client_tls, limits=limits, binding=binding)
         self._resolver = resolver
         self._events: deque[Event | Received | TransportFailed | FlowClosed | Tick] = deque()
         self._busy = False

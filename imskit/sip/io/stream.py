@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from typing import TYPE_CHECKING, cast
 
+from imskit.sip.io.sockets import Binding, bound_socket
 from imskit.sip.io.transport import Link, TransportError, next_flow_id, peer_address
 from imskit.sip.wire.flow import Address, Flow, Target, Transport
 from imskit.sip.wire.stream import Broken, Ping, Pong, StreamFramer
@@ -19,38 +21,57 @@ class StreamTransport:
 
     def __init__(self, owner: Transports) -> None:
         self._owner = owner
-        self._servers: list[asyncio.Server] = []
+        self._servers: dict[Address, asyncio.Server] = {}
 
-    async def listen(self, address: Address, tls: ssl.SSLContext | None) -> Address:
+    async def listen(self, address: Address, tls: ssl.SSLContext | None, binding: Binding) -> Address:
         """Start a listener and return its address."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: StreamLink(self._owner, "TLS" if tls else "TCP", None),
-            *address,
-            ssl=tls,
-            ssl_handshake_timeout=self._owner.limits.connect_seconds if tls else None,
-            reuse_address=True,
-        )
-        self._servers.append(server)
-        return peer_address(server.sockets[0].getsockname())
+        made = bound_socket(socket.SOCK_STREAM, address, binding)
+        try:
+            server = await loop.create_server(
+                lambda: StreamLink(self._owner, "TLS" if tls else "TCP", None),
+                sock=made,
+                ssl=tls,
+                ssl_handshake_timeout=self._owner.limits.connect_seconds if tls else None,
+            )
+        except BaseException:
+            made.close()
+            raise
+        bound = peer_address(made.getsockname())
+        self._servers[bound] = server
+        return bound
 
-    async def connect(self, target: Target, tls: ssl.SSLContext | None, source: str | None = None) -> StreamLink:
-        """Connect, from the address ``source`` if one is given; raises `OSError`."""
+    async def connect(
+        self, target: Target, tls: ssl.SSLContext | None, source: Address | None, binding: Binding
+    ) -> StreamLink:
+        """Connect, from ``source`` if one is given (port 0: any); raises `OSError`."""
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_connection(
-            lambda: StreamLink(self._owner, target.transport, target),
-            *target.address,
-            ssl=tls,
-            server_hostname=(target.host or target.address[0]) if tls else None,
-            local_addr=(source, 0) if source is not None else None,
-        )
+        host, _ = target.address
+        anywhere = ("::" if ":" in host else "0.0.0.0", 0)  # where a connection comes from
+        made = bound_socket(socket.SOCK_STREAM, source or anywhere, binding)
+        try:
+            await loop.sock_connect(made, target.address)
+            _, link = await loop.create_connection(
+                lambda: StreamLink(self._owner, target.transport, target),
+                ssl=tls,
+                server_hostname=(target.host or host) if tls else None,
+                sock=made,
+            )
+        except BaseException:
+            made.close()
+            raise
         return link
 
-    async def stop_listening(self) -> None:
-        """Close the listeners; connections stay."""
-        for server in self._servers:
+    def stop_listening(self, address: Address) -> None:
+        """Close one listener, if it is there; its connections stay."""
+        server = self._servers.pop(address, None)
+        if server is not None:
             server.close()
-        self._servers.clear()
+
+    def stop(self) -> None:
+        """Close all listeners; connections stay."""
+        for address in list(self._servers):
+            self.stop_listening(address)
 
 
 class StreamLink(Link, asyncio.Protocol):
@@ -78,7 +99,7 @@ class StreamLink(Link, asyncio.Protocol):
         local = peer_address(transport.get_extra_info("sockname"))
         remote = peer_address(transport.get_extra_info("peername"))
         self.flow = Flow(self._kind, local, remote, next_flow_id())
-        if self.outgoing is None and not self._owner.admit():
+        if self.outgoing is None and not self._owner.admit(local, remote):
             self._transport.abort()
             return
         self._owner.opened(self)

@@ -16,10 +16,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Protocol
+from typing import Literal, Protocol
 
+from imskit.sip.io.sockets import Binding
 from imskit.sip.wire.errors import SipParseError
-from imskit.sip.wire.flow import Address, Flow, Target, Transport
+from imskit.sip.wire.flow import Address, Flow, ProtectedPorts, Target, Transport
 from imskit.tasks import spawn
 
 _log = logging.getLogger(__name__)
@@ -110,10 +111,19 @@ class Transports:
     """The sockets and the flow table; see the module's text."""
 
     def __init__(
-        self, receiver: Receiver, *, client_tls: ssl.SSLContext | None = None, limits: Limits | None = None
+        self,
+        receiver: Receiver,
+        *,
+        client_tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+        binding: Binding | None = None,
     ) -> None:
-        """``client_tls`` verifies servers on TLS and WSS; ``None``: the system's certificates."""
+        """``client_tls`` verifies servers on TLS and WSS; ``None``: the system's certificates.
+
+        ``binding`` is for every UDP and TCP socket that is given none of its own.
+        """
         # Imported here because each of them builds on this module's Link.
+        from imskit.sip.io.protected import ProtectedPortTable
         from imskit.sip.io.stream import StreamTransport
         from imskit.sip.io.udp import UdpTransport
         from imskit.sip.io.websocket import WebSocketTransport
@@ -128,7 +138,11 @@ class Transports:
         """Where this element listens for SIP: the addresses that its connections come from."""
         self._accepted = 0
         self._closing = False
-        self._udp = UdpTransport(receiver)
+        self._binding = binding or Binding()
+        self._bindings: dict[Address, Binding] = {}
+        """Of own addresses that have one of their own."""
+        self._protected = ProtectedPortTable()
+        self._udp = UdpTransport(receiver, self._protected)
         self._streams = StreamTransport(self)
         self._websockets = WebSocketTransport(self)
 
@@ -144,7 +158,7 @@ class Transports:
     ) -> Address:
         """Listen on one address and return it with its real port (0 lets the system choose).
 
-        Use a definite address, not a wildcard: it stands in Via.  TLS and WSS need ``tls``; ``check`` judges
+        Use a definite IP address, not a wildcard: it stands in Via.  TLS and WSS need ``tls``; ``check`` judges
         WebSocket handshakes.  Raises `OSError`.
         """
         if (tls is None) == (transport in ("TLS", "WSS")):
@@ -152,15 +166,57 @@ class Transports:
         if check is not None and transport not in ("WS", "WSS"):
             raise ValueError(f"a handshake check is for WS and WSS, this is {transport}")
         if transport == "UDP":
-            bound = await self._udp.listen(address)
+            bound = await self._udp.listen(address, self._binding)
         elif transport in ("TCP", "TLS"):
-            bound = await self._streams.listen(address, tls)
+            bound = await self._streams.listen(address, tls, self._binding)
         else:
             bound = await self._websockets.listen(address, tls, check)
         if transport not in ("WS", "WSS"):
             self._hosts.add(bound[0])
         _log.info("listening on %s %s port %d", transport, *bound)
         return bound
+
+    async def listen_protected(
+        self, transport: Literal["UDP", "TCP"], address: Address, interface: str | None
+    ) -> Address:
+        """Listen at a port of security agreements and return its address; nobody is heard there but by `join`.
+
+        ``interface`` is the one that protected packets come through, ``None``: that of all sockets.  Sockets and
+        connections that leave from this address are bound in the same way.  Raises `OSError`.
+        """
+        binding = Binding(interface or self._binding.interface, self._binding.dscp)
+        listen = self._udp.listen(address, binding) if transport == "UDP" else self._listen_stream(address, binding)
+        bound = await listen
+        self._protected.protect(bound)
+        self._bindings[bound] = binding
+        _log.debug("protected %s port %d of %s", transport, bound[1], bound[0])
+        return bound
+
+    async def _listen_stream(self, address: Address, binding: Binding) -> Address:
+        return await self._streams.listen(address, None, binding)
+
+    def stop_protected(self, address: Address) -> None:
+        """Close what listens at a port of security agreements, and its connections."""
+        self._udp.stop_listening(address)
+        self._streams.stop_listening(address)
+        self._protected.unprotect(address)
+        self._bindings.pop(address, None)
+        for link in [link for link in self._links.values() if link.flow.local == address]:
+            link.close("its protected port is closed")
+
+    def join(self, ports: ProtectedPorts) -> None:
+        """Let an agreement's far end in at our protected ports, and send what goes to its server port from ours.
+
+        A `Target` that names no source port leaves from the agreement with that peer that was joined last.
+        """
+        self._protected.join(ports)
+
+    def part(self, ports: ProtectedPorts) -> None:
+        """Undo `join` and close the agreement's connections."""
+        self._protected.part(ports)
+        ends = {(ports.server, ports.peer_client), (ports.client, ports.peer_server)}
+        for link in [link for link in self._links.values() if (link.flow.local, link.flow.remote) in ends]:
+            link.close("its security agreement is over")
 
     async def close(self) -> None:
         """Close every listener and connection."""
@@ -170,7 +226,7 @@ class Transports:
             if not future.done():
                 future.set_exception(TransportError("this side is shutting down"))
         await self._websockets.stop_listening()
-        await self._streams.stop_listening()
+        self._streams.stop()
         links = list(self._links.values())
         for link in links:
             link.close("this side is shutting down")
@@ -185,10 +241,12 @@ class Transports:
         Messages to the same destination keep their order.
         """
         try:
+            if isinstance(destination, Target):
+                destination = self._protected.source(destination)
             if isinstance(destination, Flow):
                 self._send_on_flow(data, destination)
             elif destination.transport == "UDP":
-                self._udp.send(data, destination.address, None)
+                self._udp.send_to(data, destination)
             elif (link := self._outgoing.get(destination)) is not None:
                 link.send(data)
             else:
@@ -198,8 +256,9 @@ class Transports:
 
     async def open(self, target: Target) -> Flow:
         """Return a flow to ``target``, connecting if there is none yet; raises `TransportError`."""
+        target = self._protected.source(target)
         if target.transport == "UDP":
-            return self._udp.flow(target.address)
+            return self._udp.flow(target)
         return (await self._link(target)).flow
 
     def keep_alive(self, flow: Flow, seconds: float) -> None:
@@ -216,7 +275,7 @@ class Transports:
 
     def _send_on_flow(self, data: bytes, flow: Flow) -> None:
         if flow.transport == "UDP":
-            self._udp.send(data, flow.remote, flow.local)
+            self._udp.send_on(data, flow)
         else:
             self._link_of(flow).send(data)
 
@@ -260,12 +319,18 @@ class Transports:
         try:
             async with asyncio.timeout(self.limits.connect_seconds):
                 if target.transport in ("TCP", "TLS"):
-                    return await self._streams.connect(target, tls, target.source or self._source(target.address[0]))
+                    return await self._streams.connect(target, tls, *self._origin(target))
                 return await self._websockets.connect(target, tls)
         except TimeoutError:
             raise TransportError(f"{target}: no connection within {self.limits.connect_seconds:g} s") from None
         except OSError as error:
             raise TransportError(f"{target}: {_why(error)}") from error
+
+    def _origin(self, target: Target) -> tuple[Address | None, Binding]:
+        """Return the own address that a connection is to come from, if it matters, and what it is bound to."""
+        host = target.source or self._source(target.address[0])
+        source = None if host is None else (host, target.source_port)
+        return source, self._bindings.get(source, self._binding) if source is not None else self._binding
 
     def _source(self, destination: str) -> str | None:
         """Return the own address that a connection is to come from, ``None`` to leave it to the system.
@@ -295,8 +360,11 @@ class Transports:
 
     # ---- what links report -----------------------------------------------------------------------------------
 
-    def admit(self) -> bool:
+    def admit(self, local: Address, remote: Address) -> bool:
         """Tell whether one more connection may be accepted."""
+        if not self._protected.admits(local, remote):
+            _log.info("a connection in clear to protected port %d is refused", local[1])
+            return False
         return not self._closing and self._accepted < self.limits.connections
 
     def opened(self, link: Link) -> None:

@@ -8,8 +8,10 @@ import socket
 from collections import OrderedDict
 from typing import cast
 
+from imskit.sip.io.protected import ProtectedPortTable
+from imskit.sip.io.sockets import Binding, bound_socket
 from imskit.sip.io.transport import Receiver, TransportError, next_flow_id, peer_address, source_address
-from imskit.sip.wire.flow import Address, Flow
+from imskit.sip.wire.flow import Address, Flow, Target
 
 _log = logging.getLogger(__name__)
 _REMEMBERED_SOURCES = 1024
@@ -19,28 +21,47 @@ _RECEIVE_BUFFER = 4 * 1024 * 1024
 class UdpTransport:
     """The UDP sockets of an element."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, protected: ProtectedPortTable) -> None:
         self._receiver = receiver
+        self._protected = protected
         self._sockets: dict[Address, _UdpSocket] = {}
         self._sources: OrderedDict[str, str | None] = OrderedDict()
 
-    async def listen(self, address: Address) -> Address:
+    async def listen(self, address: Address, binding: Binding) -> Address:
         """Bind a socket and return its address."""
         loop = asyncio.get_running_loop()
-        _, protocol = await loop.create_datagram_endpoint(lambda: _UdpSocket(self._receiver), local_addr=address)
+        made = bound_socket(socket.SOCK_DGRAM, address, binding)
+        try:
+            _, protocol = await loop.create_datagram_endpoint(
+                lambda: _UdpSocket(self._receiver, self._protected), sock=made
+            )
+        except BaseException:
+            made.close()
+            raise
         self._sockets[protocol.local] = protocol
         return protocol.local
 
-    def send(self, data: bytes, remote: Address, local: Address | None) -> None:
-        """Send a datagram from the socket bound to ``local``, or from the one that fits ``remote``."""
-        found = self._sockets.get(local) if local is not None else self._choose(remote[0])
+    def stop_listening(self, address: Address) -> None:
+        """Close the socket bound to ``address``, if there is one."""
+        found = self._sockets.pop(address, None)
+        if found is not None:
+            found.close()
+
+    def send_on(self, data: bytes, flow: Flow) -> None:
+        """Send a datagram on a flow."""
+        sender = self._protected.sender(flow)
+        found = self._sockets.get(sender)
         if found is None:
             raise TransportError("the UDP socket is gone")
-        found.send(data, remote)
+        found.send(data, flow.remote)
 
-    def flow(self, remote: Address) -> Flow:
+    def send_to(self, data: bytes, target: Target) -> None:
+        """Send a datagram from the target's source port, or from the socket that fits."""
+        self._socket(target).send(data, target.address)
+
+    def flow(self, target: Target) -> Flow:
         """Return the flow to an address."""
-        return self._choose(remote[0]).flow(remote)
+        return self._socket(target).flow(target.address)
 
     def close(self) -> None:
         """Close every socket."""
@@ -48,8 +69,20 @@ class UdpTransport:
             found.close()
         self._sockets.clear()
 
+    def _socket(self, target: Target) -> _UdpSocket:
+        if not target.source_port:
+            return self._choose(target.address[0])
+        found = self._sockets.get((target.source, target.source_port))
+        if found is None:
+            raise TransportError(f"no UDP socket is bound to {target.source} port {target.source_port}")
+        return found
+
     def _choose(self, host: str) -> _UdpSocket:
-        fitting = [own for own in self._sockets.values() if (":" in own.local[0]) == (":" in host)]
+        fitting = [
+            own
+            for address, own in self._sockets.items()
+            if (":" in address[0]) == (":" in host) and not self._protected.protects(address)
+        ]
         if not fitting:
             raise TransportError(f"there is no UDP socket that reaches {host}")
         if len(fitting) > 1:
@@ -65,8 +98,9 @@ class UdpTransport:
 
 
 class _UdpSocket(asyncio.DatagramProtocol):
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, protected: ProtectedPortTable) -> None:
         self._receiver = receiver
+        self._protected = protected
         self._id = next_flow_id()
         self._transport: asyncio.DatagramTransport | None = None
         self.local: Address = ("", 0)
@@ -83,10 +117,14 @@ class _UdpSocket(asyncio.DatagramProtocol):
         if len(data) < 8 or data[0] < 4:
             # Keep-alives of RFC 5626 (CRLF, or STUN, whose first two bits are zero) and of older NAT practice.
             return
-        self._receiver.received(data, self.flow(peer_address(addr)))
+        peer = peer_address(addr)
+        if self._protected.admits(self.local, peer):
+            self._receiver.received(data, self.flow(peer))
+        else:
+            _log.info("a datagram in clear to protected port %d is dropped", self.local[1])
 
     def flow(self, remote: Address) -> Flow:
-        return Flow("UDP", self.local, remote, self._id)
+        return Flow("UDP", self.local, remote, self._protected.flow_id(self.local, remote, self._id))
 
     def send(self, data: bytes, remote: Address) -> None:
         if self._transport is None or self._transport.is_closing():

@@ -114,7 +114,7 @@ class WebSocketTransport:
     def _judge(
         self, connection: ServerConnection, request: HttpRequest, check: HandshakeCheck | None
     ) -> HttpResponse | None:
-        if not self._owner.admit():
+        if not self._owner.admit(peer_address(connection.local_address), peer_address(connection.remote_address)):
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
         if check is None:
             return None

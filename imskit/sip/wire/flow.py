@@ -62,7 +62,23 @@ class Target:
         return self.transport in RELIABLE
 
     def __str__(self) -> str:
-        return f"{self.transport} {_text(self.address)}"
+        whence = f" from {_text((self.source, self.source_port))}" if self.source_port else ""
+        return f"{self.transport} {_text(self.address)}{whence}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectedPorts:
+    """The four ports of one security agreement, as one side sees them (TS 33.203 clause 7.1).
+
+    Over UDP requests and responses alike leave ``client`` towards ``peer_server`` and come from ``peer_client`` to
+    ``server``.  Over TCP each side connects from its client port to the other's server port, and a response goes back
+    on the connection of its request.
+    """
+
+    client: Address
+    server: Address
+    peer_client: Address
+    peer_server: Address
 
 
 def _text(address: Address) -> str:
