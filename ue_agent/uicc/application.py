@@ -24,8 +24,6 @@ from ue_agent.uicc.apdu import (
     authenticate,
     meaning,
     query_pin,
-    read_binary,
-    read_record,
     select_aid,
     select_file,
     update_binary,
@@ -40,16 +38,14 @@ from ue_agent.uicc.errors import (
     WrongCardError,
 )
 from ue_agent.uicc.files import Ef, FileInfo
+from ue_agent.uicc.reading import read_file, read_records
 from ue_agent.uicc.transport import CardTransport
 
 _log = logging.getLogger(__name__)
 _MF = 0x3F00
-_MAX_FILE = 4096
-_MAX_RECORDS = 254
 _PIN_NEEDED = 0x6982
 _PIN_BLOCKED = 0x6983
 _PIN_DISABLED = 0x6984
-_RECORD_NOT_FOUND = 0x6A83
 _WRONG_MAC = 0x9862
 _NO_SUCH_CONTEXT = frozenset({0x9864, 0x6A81, 0x6A86})
 """What cards answer that announce GBA and do not have it."""
@@ -224,7 +220,7 @@ class UiccSession:
         try:
             self._channel.require(select_file(_MF, "MF"))
             self._iccid = self._read_iccid()
-            records = self._read_records(files.EF_DIR)
+            records = read_records(self._channel, files.EF_DIR)
         except CardError as error:
             _log.info("no EF_DIR: %s", error)
             return None
@@ -240,7 +236,7 @@ class UiccSession:
 
     def _read_iccid(self) -> str | None:
         try:
-            return files.decode_iccid(self._read_binary(files.EF_ICCID))
+            return files.decode_iccid(read_file(self._channel, files.EF_ICCID))
         except (CardError, CardDataError) as error:
             _log.info("no ICCID: %s", error)
             return None
@@ -337,35 +333,10 @@ class UiccSession:
     # --- files
 
     def _guarded_binary(self, application: FileInfo, ef: Ef) -> bytes:
-        return self._with_pin(application, lambda: self._read_binary(ef))
+        return self._with_pin(application, lambda: read_file(self._channel, ef))
 
     def _guarded_records(self, application: FileInfo, ef: Ef) -> list[bytes]:
-        return self._with_pin(application, lambda: self._read_records(ef))
-
-    def _read_binary(self, ef: Ef) -> bytes:
-        info = files.decode_fcp(self._channel.require(select_file(ef.fid, ef.name)))
-        if info.size is None:
-            return self._channel.require(read_binary(0, ef.name))
-        content = b""
-        while len(content) < min(info.size, _MAX_FILE):
-            part = self._channel.require(read_binary(len(content), ef.name, min(256, info.size - len(content))))
-            if not part:
-                break
-            content += part
-        return content
-
-    def _read_records(self, ef: Ef) -> list[bytes]:
-        info = files.decode_fcp(self._channel.require(select_file(ef.fid, ef.name)))
-        records: list[bytes] = []
-        for number in range(1, (info.records or _MAX_RECORDS) + 1):
-            command = read_record(number, ef.name, info.record_length or 256)
-            answer = self._channel.send(command)
-            if answer.sw == _RECORD_NOT_FOUND and info.records is None:
-                break
-            if not answer.ok:
-                raise CardError(answer.sw, meaning(answer.sw), command.name)
-            records.append(answer.data)
-        return records
+        return self._with_pin(application, lambda: read_records(self._channel, ef))
 
     # --- PIN
 

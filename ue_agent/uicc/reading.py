@@ -1,0 +1,40 @@
+"""Whole files off the card: SELECT, then READ BINARY or READ RECORD as often as it takes (TS 102 221 clause 11.1)."""
+
+from __future__ import annotations
+
+from ue_agent.uicc.apdu import CardChannel, meaning, read_binary, read_record, select_file
+from ue_agent.uicc.errors import CardError
+from ue_agent.uicc.files import Ef, decode_fcp
+
+_MAX_FILE = 4096
+_MAX_RECORDS = 254
+_RECORD_NOT_FOUND = 0x6A83
+
+
+def read_file(channel: CardChannel, ef: Ef) -> bytes:
+    """Return a transparent file below the current directory, up to 4096 octets; ``CardError``, ``CardDataError``."""
+    info = decode_fcp(channel.require(select_file(ef.fid, ef.name)))
+    if info.size is None:
+        return channel.require(read_binary(0, ef.name))
+    content = b""
+    while len(content) < min(info.size, _MAX_FILE):
+        part = channel.require(read_binary(len(content), ef.name, min(256, info.size - len(content))))
+        if not part:
+            break
+        content += part
+    return content
+
+
+def read_records(channel: CardChannel, ef: Ef) -> list[bytes]:
+    """Return the records of a linear fixed file below the current directory; ``CardError``, ``CardDataError``."""
+    info = decode_fcp(channel.require(select_file(ef.fid, ef.name)))
+    records: list[bytes] = []
+    for number in range(1, (info.records or _MAX_RECORDS) + 1):
+        command = read_record(number, ef.name, info.record_length or 256)
+        answer = channel.send(command)
+        if answer.sw == _RECORD_NOT_FOUND and info.records is None:
+            break
+        if not answer.ok:
+            raise CardError(answer.sw, meaning(answer.sw), command.name)
+        records.append(answer.data)
+    return records
