@@ -86,7 +86,7 @@ async def test_pin_tries_outlive_the_process_and_the_last_is_never_used(file: Pa
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
 async def test_a_file_that_others_may_touch_is_refused(file: Path, mode: int) -> None:
-    os.chmod(file, mode)  # noqa: PTH101
+    os.chmod(file, mode)
     async with await UiccCard.open(spec(file)) as card:
         with pytest.raises(NoCardError, match=f"chmod 600 {file}"):
             await card.identities()
@@ -135,11 +135,11 @@ async def test_it_comes_and_goes_with_its_file(file: Path) -> None:
     away = file.with_name("away.toml")
     async with await UiccCard.open(spec(file)) as card:
         events = card.events()
-        os.rename(file, away)  # noqa: PTH104
+        os.rename(file, away)
         assert isinstance(await anext(events), CardRemoved)
         with pytest.raises(NoCardError):
             await card.identities()
-        os.rename(away, file)  # noqa: PTH104
+        os.rename(away, file)
         assert isinstance(await anext(events), CardInserted)
         assert (await card.identities()).source == "ISIM"
 
