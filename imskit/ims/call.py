@@ -48,8 +48,14 @@ _NOT_ACCEPTABLE = 488
 class CallMachine(ABC):
     """What calls in both directions share."""
 
-    def __init__(self, name: str, reserved: bool) -> None:
+    def __init__(self, name: str, reserved: bool, *, peer: str, preconditions: bool) -> None:
         self.name = name
+        self.peer = peer
+        """URI of the other side."""
+        self.dialogs: dict[DialogId, bool] = {}
+        """Early and confirmed ones; True where the call stands."""
+        self._uses_preconditions = preconditions
+        """Whether the mechanism may be used at all (TS 24.229 clause 5.1.5A)."""
         self._commands: deque[ua.Command] = deque()
         self._outputs: deque[Output] = deque()
         self._sdp = b""
@@ -60,6 +66,11 @@ class CallMachine(ABC):
         """Our view of the preconditions; ``None``: the call has none."""
         self._modifying = False
         """Whether the owner waits for the outcome of its `Modify`."""
+
+    @property
+    def dialog(self) -> DialogId | None:
+        """The dialog of a call that stands."""
+        return next((dialog for dialog, confirmed in self.dialogs.items() if confirmed), None)
 
     def next_command(self) -> ua.Command | None:
         """Return the next command to the user agent."""
@@ -75,11 +86,10 @@ class CallMachine(ABC):
             case Hangup(_, headers):
                 self._local_end = True
                 self._commands.append(ua.Hangup(self.name, headers))
-            case Modify(_, sdp):
+            case Modify(_, sdp, method):
                 self._modifying = True
                 self._sdp = renewed(sdp, self._sdp)
-                # In a confirmed dialog a re-INVITE asks a user where an UPDATE may not (RFC 3311 section 5.1).
-                self._commands.append(ua.Modify(self.name, dress(self._sdp, self._table), "INVITE"))
+                self._commands.append(ua.Modify(self.name, dress(self._sdp, self._table), method))
             case AnswerOffer(_, exchange, sdp):
                 self._sdp = renewed(sdp, self._sdp)
                 self._commands.append(ua.AnswerOffer(exchange, dress(self._sdp, self._table)))
@@ -101,7 +111,8 @@ class CallMachine(ABC):
                 self._outputs.append(Offer(self.name, exchange, None))
             case ua.OfferFailed(_, dialog, _, response):
                 self._offer_failed(dialog, response)
-            case ua.Confirmed():
+            case ua.Confirmed(_, dialog):
+                self.dialogs[dialog] = True
                 self._outputs.append(Confirmed(self.name))
             case ua.Ended(_, cause, message):
                 self._ended(cause, message)
@@ -140,6 +151,8 @@ class CallMachine(ABC):
         except SdpError as error:
             self._commands.append(refusal(exchange, error))
             return
+        if peer is not None and not self._uses_preconditions:
+            peer = None
         self._table = preconditions.answer(peer, self._reserved) if peer is not None else None
         self._outputs.append(Offer(self.name, exchange, plain))
 

@@ -1,11 +1,24 @@
-"""What ended a call, in words for the log and the user, and the network's own words within them."""
+"""What a call's messages say to people: that it waits, why it ended, in the network's own words where there are any."""
 
 from __future__ import annotations
 
+from imskit.ims.alternative_service import is_emergency
 from imskit.ims.events import Fields
 from imskit.sip.engine import user_agent_events as ua
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.message import Message, Request, Response
+
+CALL_WAITING = "urn:alert:service:call-waiting"
+"""Alert-Info of a 180 whose callee is in another call (TS 24.615, RFC 7462 section 9)."""
+_EMERGENCY = (
+    "this is an emergency call, which the network leaves to the device's own dialler: hang up and dial it there"
+)
+
+
+def call_waiting(message: Message) -> bool:
+    """Whether a message says that the callee is in another call (TS 24.615 clause 4.5.5, RFC 7462)."""
+    values = {element.strip().strip("<>").lower() for element in message.headers.elements("Alert-Info")}
+    return CALL_WAITING in values
 
 
 def warning(text: str) -> Fields:
@@ -17,14 +30,26 @@ def warning(text: str) -> Fields:
 def story(cause: ua.Cause, message: Message | None) -> str:
     """What ended a call, in words, with those of the network where it gives any."""
     words = network_words(message)
+    if is_emergency(message):
+        return f"380 Alternative Service ({_EMERGENCY})"
     if isinstance(message, Response):
         text = f"{message.status} {message.reason}".rstrip()
-        return f"{text} ({words})" if words else text
+        text = f"{text} ({words})" if words else text
+        return text + _later(message)
     if isinstance(message, Request) and message.method == "CANCEL":
         return f"the caller gave up ({words})" if words else "the caller gave up"
     if isinstance(message, Request):
         return f"the other side hung up ({words})" if words else "the other side hung up"
     return cause.value
+
+
+def _later(response: Response) -> str:
+    """When to try again, where the network says (RFC 3261 section 20.33); nothing here does so by itself."""
+    try:
+        after = response.retry_after
+    except SipParseError:
+        return ""
+    return f", try again in {after.seconds} s" if after is not None else ""
 
 
 def network_words(message: Message | None) -> str:

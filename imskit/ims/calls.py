@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 from imskit.ims.call import CallEvent, CallMachine
 from imskit.ims.call_words import warning
-from imskit.ims.events import Dial, Ended, Fields, Hangup, IncomingCall, Output
+from imskit.ims.events import Dial, Ended, Fields, Hangup, IncomingCall, Output, Ring
 from imskit.ims.incoming_call import IncomingCallMachine
 from imskit.ims.outgoing_call import OutgoingCallMachine
 from imskit.ims.profile import MMTEL
 from imskit.sdp.errors import SdpError
 from imskit.sip.engine import user_agent_events as ua
+from imskit.sip.engine.dialog import DialogId
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.message import Request
@@ -31,9 +32,12 @@ _ANONYMOUS = NameAddr.parse('"Anonymous" <sip:anonymous@anonymous.invalid>')
 class Calls:
     """See the module's text.  ``command`` reaches the user agent, ``emit`` the owner of the UE."""
 
-    def __init__(self, command: Callable[[ua.Command], None], emit: Callable[[Output], None]) -> None:
+    def __init__(
+        self, command: Callable[[ua.Command], None], emit: Callable[[Output], None], *, preconditions: bool
+    ) -> None:
         self._command = command
         self._emit = emit
+        self._preconditions = preconditions
         self._calls: dict[str, CallMachine] = {}
         self._silent: dict[str, float] = {}
         """Calls that nothing has come for, and until when they wait."""
@@ -57,11 +61,12 @@ class Calls:
 
     # ---- from the owner -------------------------------------------------------------------------------------------
 
-    def dial(self, event: Dial, impu: str, now: float) -> None:
-        """Make a call as ``impu``; ``ValueError`` if its name is in use."""
+    def dial(self, event: Dial, impu: str, further: Fields, now: float) -> None:
+        """Make a call as ``impu``; ``further`` go into its INVITE.  ``ValueError`` if its name is in use."""
         if event.call in self._calls:
             raise ValueError(f"there is a call {event.call} already")
-        machine = OutgoingCallMachine(event, impu, _call_headers(impu))
+        headers = (*_call_headers(impu), *further)
+        machine = OutgoingCallMachine(event, impu, headers, preconditions=self._preconditions)
         self._calls[event.call] = machine
         self._silent[event.call] = now + SILENCE_SECONDS
         machine.start()
@@ -70,9 +75,21 @@ class Calls:
     def handle(self, event: CallEvent, now: float) -> None:
         """Take in an event of the owner's; one for a call that has ended meanwhile means nothing."""
         machine = self._calls.get(event.call)
-        if machine is not None:
-            machine.handle(event, now)
-            self._flush(machine)
+        if machine is None:
+            return
+        if isinstance(machine, IncomingCallMachine) and isinstance(event, Ring):
+            machine.waits = any(other.dialog is not None for other in self._calls.values() if other is not machine)
+        machine.handle(event, now)
+        self._flush(machine)
+        if isinstance(machine, IncomingCallMachine) and machine.dialog is not None and machine.replaces:
+            # RFC 3891 section 3: what the new call takes over ends when it is answered.
+            replaced, machine.replaces = machine.replaces, ""
+            self.handle(Hangup(replaced), now)
+
+    def peer(self, call: str) -> tuple[str, DialogId | None]:
+        """Return the URI of a call's other side, and the dialog of a call that stands; empty if it has ended."""
+        machine = self._calls.get(call)
+        return (machine.peer, machine.dialog) if machine is not None else ("", None)
 
     def end_all(self, now: float) -> None:
         """End every call."""
@@ -88,18 +105,45 @@ class Calls:
         try:
             caller = _caller(request)
             called = request.addresses("P-Called-Party-ID")
+            replaced = self._replaced(request)
         except SipParseError as error:
             self._command(ua.Reject(incoming.call, error.status, error.reason))
             return
+        if isinstance(replaced, int):
+            self._command(ua.Reject(incoming.call, replaced))
+            return
         try:
-            machine = IncomingCallMachine(incoming)
+            machine = IncomingCallMachine(incoming, str(caller.uri), preconditions=self._preconditions)
         except SdpError as error:
             self._command(ua.Reject(incoming.call, error.status or 488, None, warning(str(error))))
             return
+        machine.replaces = replaced
         self._calls[incoming.call] = machine
-        self._emit(
-            IncomingCall(incoming.call, caller, str(called[0].uri) if called else request.uri, machine.offer, request)
-        )
+        uri = str(called[0].uri) if called else request.uri
+        self._emit(IncomingCall(incoming.call, caller, uri, machine.offer, request, replaced))
+
+    def _replaced(self, request: Request) -> str | int:
+        """Return our call that the INVITE takes over, empty for none, or the status that refuses it.
+
+        RFC 3891 section 3.
+        """
+        fields = request.headers.get_all("Replaces")
+        if not fields:
+            return ""
+        if len(fields) > 1 or "Join" in request.headers:
+            return 400
+        replaces = request.replaces
+        assert replaces is not None
+        wanted = DialogId(replaces.call_id, replaces.to_tag, replaces.from_tag)
+        for name, machine in self._calls.items():
+            stands = machine.dialogs.get(wanted)
+            if stands is None:
+                continue
+            if stands:
+                return 486 if replaces.early_only else name
+            # An early dialog only of a call that this side makes.
+            return name if isinstance(machine, OutgoingCallMachine) else 481
+        return 481
 
     def told(self, call: str, output: ua.Output, now: float) -> None:
         """Take in what the user agent says of a call."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from imskit.aka.vector import AkaResult
 from imskit.engine import Tick
+from imskit.ims.conference import ConferenceUser
 from imskit.ims.registration import AskCard, CardAnswer, CardFailed, RegistrationStatus, Start, Stop
 from imskit.sip.engine.events import FlowClosed, Received, Transmit, TransportFailed
 from imskit.sip.engine.user_agent_profile import Cause
@@ -49,6 +50,8 @@ class Dial:
     headers: Fields = ()
     anonymous: bool = False
     """Ask the network to withhold our identity from the callee (OIR, TS 24.607 clause 4.5.2.1)."""
+    referral: str = ""
+    """The `ReferralReceived` that this call carries out: Replaces, Referred-By and the reports are put in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,8 @@ class Modify:
 
     call: str
     sdp: bytes
+    method: str = "INVITE"
+    """``INVITE`` or ``UPDATE``; a re-INVITE asks a user where an UPDATE may not (RFC 3311 section 5.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,40 @@ class RejectOffer:
     call: str
     exchange: str
     status: int = 488
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Ask the peer of ``call`` to call ``target`` instead (TS 24.629); `ReferralProgress` tells how it goes.
+
+    When the peer has done so, ``call`` is ended from here.
+    """
+
+    call: str
+    target: str
+    """SIP or tel URI."""
+    consult: str = ""
+    """Our call with ``target``, which the peer is to take over (attended transfer); empty: blind transfer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """Bring somebody into the conference that ``call`` leads to (TS 24.147 clause 5.3.1.5)."""
+
+    call: str
+    target: str
+    replaces: str = ""
+    """Our call with ``target``, which the focus is to take over (clause 5.3.1.3.3)."""
+    through_focus: bool = True
+    """Ask the focus to call ``target``; else ask ``target`` to call the focus."""
+
+
+@dataclass(frozen=True, slots=True)
+class RejectReferral:
+    """Do not carry out a `ReferralReceived`."""
+
+    referral: str
+    status: int = 603
 
 
 type Event = (
@@ -154,6 +193,9 @@ type Event = (
     | Modify
     | AnswerOffer
     | RejectOffer
+    | Transfer
+    | Invite
+    | RejectReferral
     | Tick
 )
 
@@ -178,6 +220,8 @@ class IncomingCall:
     """P-Called-Party-ID where the network gives one, else the Request-URI."""
     sdp: bytes | None
     request: Request
+    replaces: str = ""
+    """Our call that this one takes over (RFC 3891): `Accept` it without alerting anybody, and that one ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +246,8 @@ class Progress:
     status: int
     early_media: bool = False
     """The network sends media already (P-Early-Media, RFC 5009)."""
+    waiting: bool = False
+    """The callee is in another call and hears that somebody waits (TS 24.615)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +312,44 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferralReceived:
+    """Somebody asks us to make a call: transfer, or the way into a conference.
+
+    Answer with `Dial` that names it, or `RejectReferral`.
+    """
+
+    referral: str
+    call: str
+    """The call whose peer asks; empty: somebody outside calls."""
+    target: str
+    """Whom to call."""
+    replaces: str
+    """Value of Replaces: the call of the target's that ours takes over; empty: a new call."""
+    referred_by: str
+    """Who asks, as they say; empty: they do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferralProgress:
+    """How our `Transfer` or `Invite` goes."""
+
+    call: str
+    target: str
+    status: int | None
+    """What the target's side answers; ``None``: the peer does not say."""
+    final: bool
+    """No more will come; below 300 it was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConferenceChanged:
+    """Who is in the conference that a call leads to (RFC 4575)."""
+
+    call: str
+    users: tuple[ConferenceUser, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RequestReceived:
     """A request outside calls (MESSAGE …) or a REFER, INFO within one; it was answered."""
 
@@ -287,5 +371,8 @@ type Output = (
     | Offer
     | OfferFailed
     | Ended
+    | ReferralReceived
+    | ReferralProgress
+    | ConferenceChanged
     | RequestReceived
 )

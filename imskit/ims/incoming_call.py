@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from imskit.ims.call import CallEvent, CallMachine, refusal
+from imskit.ims.call_words import CALL_WAITING
 from imskit.ims.events import (
     Accept,
     Alert,
@@ -19,6 +20,7 @@ from imskit.ims.events import (
 )
 from imskit.ims.precondition import dress, read_table, renewed, same_media, undress
 from imskit.sdp import preconditions
+from imskit.sdp.description import SessionDescription
 from imskit.sdp.errors import SdpError
 from imskit.sdp.preconditions import Preconditions
 from imskit.sip.engine import user_agent_events as ua
@@ -33,14 +35,21 @@ _PRECONDITION_FAILURE = 580
 class IncomingCallMachine(CallMachine):
     """A call that this UE gets (TS 24.229 clause 5.1.4)."""
 
-    def __init__(self, incoming: ua.IncomingCall) -> None:
-        super().__init__(incoming.call, False)
+    def __init__(self, incoming: ua.IncomingCall, peer: str = "", *, preconditions: bool = True) -> None:
+        super().__init__(incoming.call, False, peer=peer, preconditions=preconditions)
+        self.dialogs[incoming.dialog] = False
+        self.replaces = ""
+        """Our call that this one takes over."""
+        self.waits = False
+        """Whether there is another call, so that this one is waiting."""
         self.offer: bytes | None = None
         """The caller's offer without precondition lines."""
         self._peer: Preconditions | None = None
         """The caller's own view of the preconditions."""
         if incoming.sdp is not None:
             self._peer, self.offer = read_table(incoming.sdp), undress(incoming.sdp)
+            if not preconditions:
+                self._peer = None
         request = incoming.request
         self._reliable = "100rel" in request.supported or "100rel" in request.require
         self._prepared = False
@@ -49,6 +58,11 @@ class IncomingCallMachine(CallMachine):
         self._alerted = False
         self._described = False
         """Whether our description has been sent."""
+        self._wants_preconditions = preconditions and "precondition" in (*request.supported, *request.require)
+        self._late = False
+        """The INVITE had no offer, and ours has preconditions."""
+        self._told = False
+        """Such a caller knows that our resources are there."""
         self._held: tuple[str, Preconditions] | None = None
         """An UPDATE of the caller's that waits for our resources."""
 
@@ -59,16 +73,19 @@ class IncomingCallMachine(CallMachine):
                 self._prepare()
             case ResourcesReserved():
                 self._reserved = True
+                self._report()
                 if self._held is not None:
                     (exchange, peer), self._held = self._held, None
                     self._answer_update(exchange, peer)
             case ResourcesFailed():
-                self._commands.append(ua.Reject(self.name, _PRECONDITION_FAILURE))
+                self._commands.append(self._failure())
             case Ring():
-                self._commands.append(ua.Provisional(self.name, 180))
+                fields: Fields = (("Alert-Info", f"<{CALL_WAITING}>"),) if self.waits else ()
+                self._commands.append(ua.Provisional(self.name, 180, None, None, fields))
             case Accept() if not self._prepared:
                 _log.warning("call %s: accepted before it was prepared", self.name)
             case Accept():
+                self.dialogs = dict.fromkeys(self.dialogs, True)
                 self._commands.append(ua.Answer(self.name, None if self._described else self._sdp))
             case Reject(_, status, reason, headers):
                 self._local_end = True
@@ -77,11 +94,23 @@ class IncomingCallMachine(CallMachine):
                 pass
         self._alert_if_ready()
 
+    def _failure(self) -> ua.Reject:
+        """The 580 for resources that cannot be had; it names them to whoever asked (RFC 3312 section 8)."""
+        if self._table is None or self.offer is None:
+            return ua.Reject(self.name, _PRECONDITION_FAILURE)
+        offer = SessionDescription.parse(dress(self.offer, self._table))
+        body = preconditions.failure(offer, self._table).encode()
+        return ua.Reject(self.name, _PRECONDITION_FAILURE, None, (), body, "application/sdp")
+
     def _prepare(self) -> None:
         if self.offer is None:
             if self._reliable:
                 # A late offer: ours goes in the first reliable response, the answer comes in its PRACK.
-                self._describe(self._sdp)
+                if self._wants_preconditions:
+                    self._late, self._told = True, self._reserved
+                    self._table = preconditions.first_offer(self._reserved)
+                fields: Fields = (("Require", "precondition"),) if self._late else ()
+                self._describe(dress(self._sdp, self._table), fields)
         elif self._peer is not None:
             # TS 24.229 5.1.4.1: no alerting before both sides have their resources.
             self._table = preconditions.answer(self._peer, self._reserved)
@@ -109,13 +138,32 @@ class IncomingCallMachine(CallMachine):
             case ua.AnswerReceived(_, _, sdp):
                 self._modifying = False
                 try:
-                    self._outputs.append(MediaAgreed(self.name, undress(sdp)))
+                    self._answered(sdp)
                 except SdpError as error:
                     self._protocol_error(error)
                     return
             case _:
                 pass
         self._alert_if_ready()
+
+    def _answered(self, sdp: bytes) -> None:
+        """The caller answers our late offer, or what came after it."""
+        peer, plain = read_table(sdp), undress(sdp)
+        if self._late and not self._alerted:
+            self._table = preconditions.after_answer(peer, self._reserved) if peer is not None else None
+        if self.offer is None or not same_media(sdp, self.offer):
+            self.offer = plain
+            self._outputs.append(MediaAgreed(self.name, plain))
+        self._report()
+
+    def _report(self) -> None:
+        """Tell the caller who answered our late offer that our resources are there (RFC 3312 section 5.1)."""
+        if not self._late or self._table is None or self._told or not self._reserved or self._unconfirmed:
+            return
+        self._told = True
+        self._table = preconditions.offer(self._table, self._reserved)
+        self._sdp = renewed(self._sdp, self._sdp, force=True)
+        self._commands.append(ua.Modify(self.name, dress(self._sdp, self._table), "UPDATE"))
 
     def _offered(self, dialog: DialogId, exchange: str, sdp: bytes) -> None:
         """An UPDATE (or PRACK) of the caller's that only reports its resources is answered without the owner."""
@@ -125,7 +173,7 @@ class IncomingCallMachine(CallMachine):
         except SdpError as error:
             self._commands.append(refusal(exchange, error))
             return
-        if peer is None or not only_report or self._alerted:
+        if peer is None or not only_report or self._alerted or not self._uses_preconditions:
             self._peer = peer
             super()._offered(dialog, exchange, sdp)
         elif self._reserved:

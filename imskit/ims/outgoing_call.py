@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from imskit.ims.call import CallEvent, CallMachine
+from imskit.ims.call_words import call_waiting
 from imskit.ims.events import (
     Answered,
     Dial,
@@ -32,8 +33,8 @@ _ANONYMOUS = '"Anonymous" <sip:anonymous@anonymous.invalid>'
 class OutgoingCallMachine(CallMachine):
     """A call that this UE makes (TS 24.229 clause 5.1.3)."""
 
-    def __init__(self, dial: Dial, impu: str, headers: Fields) -> None:
-        super().__init__(dial.call, dial.reserved)
+    def __init__(self, dial: Dial, impu: str, headers: Fields, *, preconditions: bool = True) -> None:
+        super().__init__(dial.call, dial.reserved, peer=dial.target, preconditions=preconditions)
         self._dial = dial
         self._impu = impu
         self._headers = headers
@@ -52,7 +53,7 @@ class OutgoingCallMachine(CallMachine):
 
     def start(self) -> None:
         """Send the INVITE."""
-        offer = dress(self._sdp, preconditions.first_offer(self._reserved))
+        offer = dress(self._sdp, preconditions.first_offer(self._reserved) if self._uses_preconditions else None)
         self._commands.append(
             ua.Call(
                 self.name,
@@ -78,15 +79,20 @@ class OutgoingCallMachine(CallMachine):
 
     def _own_word(self, output: ua.Output) -> None:
         match output:
-            case ua.Progress(_, _, response):
+            case ua.Progress(_, dialog, response):
+                if dialog is not None:
+                    self.dialogs.setdefault(dialog, False)
                 if response.status > 100:
-                    self._outputs.append(Progress(self.name, response.status, _early_media(response)))
+                    early, waiting = _early_media(response), call_waiting(response)
+                    self._outputs.append(Progress(self.name, response.status, early, waiting))
             case ua.AnswerReceived(_, dialog, sdp):
                 self._answered(dialog, sdp)
             case ua.Answered(_, dialog, response):
+                self.dialogs = {dialog: True}
                 self._use(dialog)
                 self._outputs.append(Answered(self.name, response))
             case ua.DialogEnded(_, dialog):
+                self.dialogs.pop(dialog, None)
                 self._tables.pop(dialog, None)
                 self._agreed.pop(dialog, None)
                 if dialog == self._current and self._agreed:
@@ -113,6 +119,8 @@ class OutgoingCallMachine(CallMachine):
             self._protocol_error(error)
             return
         first = dialog not in self._tables
+        if not self._uses_preconditions:
+            peer = None
         self._table = preconditions.after_answer(peer, self._reserved) if peer is not None else None
         self._tables[dialog] = self._table
         self._agreed.pop(dialog, None)  # the latest one comes last

@@ -9,7 +9,7 @@ from imskit.secrets import Identity
 from imskit.sip.wire.flow import Address, Target, Transport
 from imskit.sip.wire.grammar import Parameters
 from imskit.sip.wire.headers import NameAddr
-from imskit.sip.wire.uri import SipUri, parse_uri
+from imskit.sip.wire.uri import SipUri, Uri, parse_uri
 
 MMTEL = "urn:urn-7:3gpp-service.ims.icsi.mmtel"
 """IMS communication service identifier of multimedia telephony (TS 24.173 clause 5.1)."""
@@ -34,18 +34,23 @@ class UeProfile:
     local: Address
     """Where this UE's SIP listens, on the IMS interface."""
     p_cscfs: tuple[Target, ...]
-    """Proxies in order of preference; the next is tried when one fails."""
+    """Proxies in order of preference; the next is tried when one fails.  Empty: the UE asks for them anew in each
+    round of attempts (`FindPCscfs`)."""
     access_network_info: str = ""
     """Value of P-Access-Network-Info; empty: the header is left out."""
     user_agent: str = "imsbridge"
     expires: int = EXPIRES
+    preconditions: bool = True
+    """Whether the precondition mechanism is used (precondition disabling policy, TS 24.229 clause 5.1.5A)."""
     security: SecurityPolicy = SecurityPolicy()
     """How Gm is protected."""
+    more_impus: tuple[Identity, ...] = ()
+    """Further public identities of the card; each is registered too, unless it comes with the first."""
 
     @property
     def transport(self) -> Transport:
         """Transport towards the P-CSCF."""
-        return self.p_cscfs[0].transport
+        return self.p_cscfs[0].transport if self.p_cscfs else "UDP"
 
     def contact_uri(self) -> SipUri:
         """The address at which this UE is reached."""
@@ -56,14 +61,16 @@ class UeProfile:
         assert isinstance(uri, SipUri)
         return uri
 
-    def registered_contact(self) -> NameAddr:
+    def registered_contact(self, uri: SipUri | None = None, *, outbound: bool = False) -> NameAddr:
         """Contact of REGISTER: address, instance and feature tags (TS 24.229 clause 5.1.1.2.1, IR.92 2.2.1)."""
-        tags: list[tuple[str, str | None]] = [("+sip.instance", f'"<{self.instance}>"'), MMTEL_TAG, ("audio", None)]
-        return NameAddr(self.contact_uri(), parameters=Parameters.of(tags))
+        tags: list[tuple[str, str | None]] = [("+sip.instance", f'"<{self.instance}>"')]
+        if outbound:
+            tags.append(("reg-id", "1"))
+        return NameAddr(uri or self.contact_uri(), parameters=Parameters.of([*tags, MMTEL_TAG, ("audio", None)]))
 
-    def call_contact(self) -> NameAddr:
-        """Contact of INVITE and its responses (TS 24.229 clause 5.1.2A.1.1)."""
-        return NameAddr(self.contact_uri(), parameters=Parameters.of([MMTEL_TAG, ("audio", None)]))
+    def call_contact(self, uri: Uri | None = None) -> NameAddr:
+        """Contact of INVITE and its responses: address or GRUU (TS 24.229 clause 5.1.2A.1.1)."""
+        return NameAddr(uri or self.contact_uri(), parameters=Parameters.of([MMTEL_TAG, ("audio", None)]))
 
     def access_headers(self) -> tuple[tuple[str, str], ...]:
         """P-Access-Network-Info: on every request and response but ACK, CANCEL and its responses (5.1.2A.1.1)."""

@@ -12,6 +12,8 @@ from ipaddress import ip_address
 
 from imskit.engine import Tick, Tokens
 from imskit.ims import registration as reg
+from imskit.ims.alternative_service import asks_restoration
+from imskit.ims.call_services import CallServices
 from imskit.ims.calls import Calls
 from imskit.ims.events import (
     Accept,
@@ -25,6 +27,7 @@ from imskit.ims.events import (
     Fields,
     FlowClosed,
     Hangup,
+    Invite,
     Modify,
     Output,
     Prepare,
@@ -32,12 +35,14 @@ from imskit.ims.events import (
     RegistrationChanged,
     Reject,
     RejectOffer,
+    RejectReferral,
     RequestReceived,
     ResourcesFailed,
     ResourcesReserved,
     Ring,
     Start,
     Stop,
+    Transfer,
     TransportFailed,
 )
 from imskit.ims.profile import EXPIRES, UeProfile
@@ -47,14 +52,13 @@ from imskit.sip.engine.events import SentBy
 from imskit.sip.engine.subscription import retry_delay
 from imskit.sip.engine.timers import TS24229_UE, TimerProfile
 from imskit.sip.engine.user_agent import UserAgent
-from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.message import Request, Response
 
 _log = logging.getLogger(__name__)
 
-_SUPPORTED = ("100rel", "timer", "precondition", "199")
-_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "OPTIONS", "INFO", "NOTIFY")
-"""What this UE takes; MESSAGE and REFER are answered 405: nobody here would read or carry them out."""
+_SUPPORTED = ("100rel", "timer", "precondition", "199", "replaces", "norefersub")
+_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "OPTIONS", "INFO", "NOTIFY", "REFER")
+"""What this UE takes; MESSAGE is answered 405: nobody here would read it."""
 _ACCEPT = ("application/sdp", "application/3gpp-ims+xml")
 _SUBSCRIPTION_RETRY = 60.0
 """Seconds until the next reg-event SUBSCRIBE where the network does not say."""
@@ -81,7 +85,8 @@ class ImsUe:
             timers,
             sent_by={"UDP": SentBy(*profile.local), "TCP": SentBy(*profile.local)},
         )
-        self._calls = Calls(self._command, self._call_says)
+        self._calls = Calls(self._command, self._call_says, preconditions=profile.preconditions)
+        self._services = CallServices(self._calls, self._command, self._tell, tokens, profile.domain)
         self._outputs: deque[Output] = deque()
         self._subscription: str | None = None
         self._old_subscription: str | None = None
@@ -137,6 +142,8 @@ class ImsUe:
                 self._calls.handle(event, now)
             case Modify() | AnswerOffer() | RejectOffer():
                 self._calls.handle(event, now)
+            case Transfer() | Invite() | RejectReferral():
+                self._services.handle(event, self._impu, now)
             case Tick():
                 self._registration.handle(event, now)
                 self._agent.handle(event, now)
@@ -145,6 +152,7 @@ class ImsUe:
                 if self._suspicion is not None and now >= self._suspicion[0]:
                     self._suspect(self._suspicion[1])
                 self._calls.tick(now, self._failure(ua.Cause.TIMEOUT))
+                self._services.tick(now)
         self._drain()
 
     def poll(self) -> Output | None:
@@ -154,8 +162,8 @@ class ImsUe:
     def deadline(self) -> float | None:
         """When to call ``handle(Tick(), now)`` next."""
         suspicion = self._suspicion[0] if self._suspicion is not None else None
-        calls = self._calls.deadline()
-        waiting = (self._registration.deadline(), self._agent.deadline(), self._subscribe_at, suspicion, calls)
+        machines = (self._registration, self._agent, self._calls, self._services)
+        waiting = (*(machine.deadline() for machine in machines), self._subscribe_at, suspicion)
         return min((at for at in waiting if at is not None), default=None)
 
     def _drain(self) -> None:
@@ -167,6 +175,14 @@ class ImsUe:
                 self._agent_says(told)
             else:
                 return
+
+    def _tell(self, output: Output) -> None:
+        self._outputs.append(output)
+
+    @property
+    def _impu(self) -> str:
+        """The identity that this UE goes by."""
+        return str.__str__(self.status.impu or self._profile.impu)
 
     def _command(self, command: ua.Command) -> None:
         self._agent.handle(command, self._now)
@@ -241,16 +257,18 @@ class ImsUe:
             case ua.Transmit():
                 self._outputs.append(output)
             case ua.ResponseReceived(key, response, cause):
+                if self._services.answered(key, response, self._now):
+                    return
                 if response is not None and self._sender is not None:
                     self._proxies.add(self._sender)
                 self._registration.handle(reg.RegisterOutcome(key, response, self._failure(cause)), self._now)
             case ua.IncomingCall():
                 self._incoming(output)
             case ua.Notified(subscription, _, message):
-                if subscription == self._subscription:
+                if not self._services.notified(subscription, message) and subscription == self._subscription:
                     self._notified(message)
             case ua.SubscriptionEnded(subscription):
-                if subscription == self._subscription:
+                if not self._services.subscription_ended(output) and subscription == self._subscription:
                     self._subscription_ended(output)
             case ua.RequestReceived(request, message, _, call):
                 self._request(request, message, call)
@@ -279,7 +297,7 @@ class ImsUe:
     def _refused(self, refused: ua.Refused) -> None:
         """A command came too late or cannot be carried out: whoever waits for its outcome must hear of it."""
         command, refusal, text = refused.command, refused.refusal, refused.text
-        if self._calls.refused(refused):
+        if self._services.refused(refused) or self._calls.refused(refused):
             return
         if isinstance(command, ua.Send):
             self._registration.handle(reg.RegisterOutcome(command.key, None, f"REGISTER: {text}"), self._now)
@@ -290,6 +308,8 @@ class ImsUe:
         """Answer what is no call and no NOTIFY of ours; 405 for other methods comes from the user agent."""
         status = 200
         fields: Fields = ()
+        if self._services.request(request, message, call, str(self._profile.call_contact()), self._now):
+            return
         if message.method == "NOTIFY":
             status = 481
         elif message.method == "INFO" and "Info-Package" in message.headers:
@@ -306,8 +326,7 @@ class ImsUe:
             reason = f"not registered with the IMS core: {self.status.reason}"
             self._outputs.append(Ended(event.call, None, reason, local=True))
             return
-        impu = str.__str__(self.status.impu or self._profile.impu)
-        self._calls.dial(event, impu, self._now)
+        self._calls.dial(event, self._impu, self._services.dialled(event), self._now)
 
     def _incoming(self, incoming: ua.IncomingCall) -> None:
         if self._stopping:
@@ -319,12 +338,13 @@ class ImsUe:
         if isinstance(output, Ended):
             self._learn(output)
         self._outputs.append(output)
+        self._services.call_says(output, self._impu, self._now)
 
     def _learn(self, ended: Ended) -> None:
         """Does the end of a call say that the registration is gone? (TS 24.229 clauses 5.1.2A.1.6, 5.1.1.2.1)"""
         if ended.local or self._stopping:
             return
-        if ended.status == 504 and _restoration(ended.message):
+        if asks_restoration(ended.message):
             self._suspect("the core asks to restore it")
         elif ended.status == 403:
             self._suspect("the core refused a call")
@@ -346,7 +366,7 @@ class ImsUe:
             route=(f"<sip:{name}:{port}{transport};lr>", *status.service_route),
             software=profile.user_agent,
             allow=_METHODS,
-            supported=_SUPPORTED,
+            supported=tuple(tag for tag in _SUPPORTED if tag != "precondition" or profile.preconditions),
             accept=_ACCEPT,
             rules=(rule,) if rule.fields else (),
         )
@@ -359,16 +379,3 @@ def _plain(host: str) -> str:
     except ValueError:
         return host.lower()
     return "loopback" if address.is_loopback else str(address)
-
-
-def _restoration(message: object) -> bool:
-    """Whether a 504 carries the restoration body (TS 24.229 clauses 5.1.2A.1.6 and 7.6)."""
-    if not isinstance(message, Response):
-        return False
-    try:
-        kind = message.content_type
-    except SipParseError:
-        return False
-    if kind is None or kind.essence != "application/3gpp-ims+xml":
-        return False
-    return b"restoration" in message.body and b"initial-registration" in message.body

@@ -102,7 +102,8 @@ def make_answer(
             answer.media.append(MediaDescription(other.media, 0, other.protocol, list(other.formats)))
             continue
         codecs = [line] if event is None else [line, event[0]]
-        answer.media.append(_sound(endpoint, media.protocol, codecs, session, way, preconditions))
+        rtcp = (0, 0) if _rtcp_off(offer, media) else None
+        answer.media.append(_sound(endpoint, media.protocol, codecs, session, way, preconditions, rtcp))
     answer.succeed(previous)
     events = () if event is None else (event[1],)
     return answer, _leg(offer, index, session, codecs=(agreed,), telephone_events=events, direction=way)
@@ -202,9 +203,10 @@ def _sound(
     session: int,
     direction: Direction,
     preconditions: qos.Preconditions | None,
+    rtcp: tuple[int, int] | None = None,
 ) -> MediaDescription:
     media = MediaDescription("audio", endpoint.port, protocol, [])
-    rs, rr = rtcp_bandwidths(session)
+    rs, rr = rtcp if rtcp is not None else rtcp_bandwidths(session)
     for value in (f"AS:{session}", f"RS:{rs}", f"RR:{rr}"):
         media.add("b", value)
     for codec in codecs:
@@ -217,6 +219,12 @@ def _sound(
         qos.write(media, preconditions)
     media.add_attribute(direction)
     return media
+
+
+def _rtcp_off(offer: SessionDescription, media: MediaDescription) -> bool:
+    """Whether the offer turns RTCP off, as a call of two may (TS 26.114 section 7.3.1)."""
+    limits = offer.bandwidths | media.bandwidths
+    return limits.get("RS") == limits.get("RR") == 0
 
 
 def _refusal(what: str, clause: str, media: MediaDescription, warning: int) -> SdpError:

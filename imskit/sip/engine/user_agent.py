@@ -50,6 +50,7 @@ from imskit.sip.engine.layer import (
 from imskit.sip.engine.layer import (
     ResponseReceived as LayerResponse,
 )
+from imskit.sip.engine.referral import Referral
 from imskit.sip.engine.session_timer import SessionTimer, SessionTimerPolicy
 from imskit.sip.engine.subscription import Subscriber, retry_delay
 from imskit.sip.engine.timers import RFC3261, TimerProfile
@@ -90,6 +91,7 @@ from imskit.sip.engine.user_agent_events import (
     Profile,
     Progress,
     Provisional,
+    Refer,
     Refreshed,
     Refusal,
     Refused,
@@ -148,6 +150,7 @@ __all__ = [
     "Progress",
     "Provisional",
     "Received",
+    "Refer",
     "Refreshed",
     "Refusal",
     "Refused",
@@ -378,7 +381,7 @@ class UserAgent:
                 return self._core.authorize(challenge, headers)
             case Decline(challenge):
                 return self._core.decline(challenge)
-            case Subscribe():
+            case Subscribe() | Refer():
                 return self._subscribe(command)
             case Unsubscribe(name):
                 subscriber = self._core.subscriptions.get(name)
@@ -463,11 +466,11 @@ class UserAgent:
         core.send(Outgoing(lambda _: request, reply, command.hop))
         return None
 
-    def _subscribe(self, command: Subscribe) -> Refusal | None:
+    def _subscribe(self, command: Subscribe | Refer) -> Refusal | None:
         core = self._core
         if command.subscription in core.subscriptions:
             return Refusal.DUPLICATE
-        subscriber = Subscriber(core, command)
+        subscriber = Subscriber(core, command) if isinstance(command, Subscribe) else Referral(core, command)
         subscriber.start()
         core.subscriptions[command.subscription] = subscriber
         return None

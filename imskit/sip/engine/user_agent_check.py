@@ -9,6 +9,7 @@ from imskit.sip.engine.user_agent_events import (
     Modify,
     Profile,
     Provisional,
+    Refer,
     Reject,
     RejectOffer,
     Respond,
@@ -33,7 +34,7 @@ def check_command(command: Command) -> None:
     match command:
         case Configure(profile):
             _check_profile(profile)
-        case Call() | Subscribe():
+        case Call() | Subscribe() | Refer():
             _check_start(command)
         case Provisional() | Reject() | RejectOffer() | Respond():
             low, high = (101, 199) if isinstance(command, Provisional) else (300, 699)
@@ -79,8 +80,9 @@ def _check_profile(profile: Profile) -> None:
         _check_fields(rule.fields)
 
 
-def _check_start(command: Call | Subscribe) -> None:
-    for name, value in (("From", command.from_), ("To", command.to), ("Contact", command.contact)):
+def _check_start(command: Call | Subscribe | Refer) -> None:
+    contact = None if isinstance(command, Refer) else command.contact
+    for name, value in (("From", command.from_), ("To", command.to), ("Contact", contact)):
         if value is not None:
             address = NameAddr.parse(check_value(value, name), name)
             if name != "Contact" and address.tag is not None:
@@ -93,6 +95,8 @@ def _check_start(command: Call | Subscribe) -> None:
         Headers((("Accept", ", ".join(command.accept)),))
         if not 0 <= command.expires < 2**32:
             raise SipParseError("seconds are out of range", where="expires", found=str(command.expires))
+    elif isinstance(command, Refer):
+        NameAddr.parse(check_value(command.refer_to, "Refer-To"), "Refer-To")
     else:
         Headers((("Require", ", ".join(command.require)),))
 

@@ -473,6 +473,7 @@ class Core:
             command.headers,
             command.body,
             command.content_type,
+            to_tag=command.to_tag,
             contact=contact,
         )
         return None

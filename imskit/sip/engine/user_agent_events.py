@@ -80,6 +80,7 @@ __all__ = [
     "Progress",
     "Provisional",
     "Received",
+    "Refer",
     "Refreshed",
     "Refusal",
     "Refused",
@@ -287,6 +288,8 @@ class Respond:
     headers: Fields = ()
     body: bytes = b""
     content_type: str = ""
+    to_tag: str | None = None
+    """Of the dialog that the owner makes of the request, such as a REFER's; ``None``: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +328,22 @@ class Subscribe:
 
 
 @dataclass(frozen=True, slots=True)
+class Refer:
+    """Send REFER outside any dialog; what comes of it is told as of a subscription to ``refer`` (RFC 3515)."""
+
+    subscription: str
+    uri: str
+    """Who is to make the call."""
+    from_: str
+    to: str
+    refer_to: str
+    """Refer-To: whom to call."""
+    headers: Fields = ()
+    route: tuple[str, ...] | None = None
+    hop: Hop | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Unsubscribe:
     """End a subscription: SUBSCRIBE with Expires 0."""
 
@@ -349,6 +368,7 @@ type Command = (
     | Authorize
     | Decline
     | Subscribe
+    | Refer
     | Unsubscribe
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -66,17 +67,25 @@ class Bench:
     """See the module's text: ``script`` for a P-CSCF that does nothing by itself."""
 
     def __init__(
-        self, *, script: bool = False, link: Link = Link(), seed: int = 0, transport: Transport = "UDP"
+        self,
+        *,
+        script: bool = False,
+        link: Link = Link(),
+        seed: int = 0,
+        transport: Transport = "UDP",
+        preconditions: bool = True,
     ) -> None:
         self.net = MemoryNetwork(link, seed=seed, transport=transport)
-        self.engine = ImsUe(profile(transport), counter("a"), RetryPolicy(base=2.0, maximum=60.0))
+        self.engine = ImsUe(
+            replace(profile(transport), preconditions=preconditions), counter("a"), RetryPolicy(base=2.0, maximum=60.0)
+        )
         self.ue = self.net.add("ue", self.engine, UE)
         self.script = Script()
         peer = ua.Profile(
             contact="<sip:bob@10.45.0.1:5060>",
             hop=self.net.flow(P_CSCF, UE),
             allow=(*ua.Profile("").allow, "REGISTER", "SUBSCRIBE"),
-            supported=("100rel", "timer", "precondition"),
+            supported=("100rel", "timer", "precondition", "replaces"),
         )
         self.network = self.net.add("network", self.script if script else UserAgent(peer, counter("b")), P_CSCF)
         self.network.react = self._serve

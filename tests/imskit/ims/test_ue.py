@@ -36,7 +36,7 @@ def test_an_invite_carries_what_ims_wants(bench: Any, sdp: Sdp) -> None:
     assert invite.headers.get("P-Early-Media") == "supported"
     assert invite.headers.get("P-Access-Network-Info")
     assert {"100rel", "precondition", "timer", "199"} <= set(invite.supported)
-    assert "replaces" not in invite.supported, "nobody here would replace a call"
+    assert {"replaces", "norefersub"} <= set(invite.supported)
     assert "MESSAGE" not in invite.allow
     assert "Privacy" not in invite.headers
 
@@ -107,7 +107,10 @@ def test_one_spelling_of_an_address() -> None:
     ("method", "fields", "body", "status"),
     [
         ("MESSAGE", {}, b"hello", 405),
-        ("REFER", {"Refer-To": "<sip:x@y>"}, b"", 405),
+        ("REFER", {"Refer-To": "<sip:x@y>", "Contact": "<sip:10.45.0.1:5060>"}, b"", 202),
+        ("REFER", {"Contact": "<sip:10.45.0.1:5060>"}, b"", 400),
+        ("REFER", {"Refer-To": "<sip:x@y;method=BYE>", "Contact": "<sip:10.45.0.1:5060>"}, b"", 501),
+        ("REFER", {"Refer-To": "<mailto:x@y>", "Contact": "<sip:10.45.0.1:5060>"}, b"", 416),
         ("INFO", {}, b"", 481),
         ("NOTIFY", {"Event": "reg", "Subscription-State": "active"}, b"", 481),
         ("OPTIONS", {}, b"", 200),
@@ -183,13 +186,14 @@ def test_an_invite_with_a_broken_description(bench: Any, body: bytes) -> None:
     assert "SDP" in (bench.refusal().headers.get("Warning") or "")
 
 
-def test_a_caller_who_insists_on_replacing_a_call(bench: Any, sdp: Sdp) -> None:
-    """RFC 3891 is not done here; without Require the header is passed over (section 3)."""
-    fields = (("Replaces", "c;to-tag=1;from-tag=2"),)
-    bench.invite(sdp(), headers=fields, require=("replaces",))
-    assert bench.refusal().status == 420
-    assert bench.refusal().headers.get("Unsupported") == "replaces"
-    assert bench.invite(sdp("10.46.0.2"), call="second", headers=fields)
+def test_a_call_that_would_replace_one_that_is_not_here(bench: Any, sdp: Sdp) -> None:
+    """RFC 3891 section 3."""
+    bench.invite(sdp(), headers=(("Replaces", "c;to-tag=1;from-tag=2"),), require=("replaces",))
+    assert bench.refusal().status == 481
+    assert not bench.said(ims.IncomingCall)
+    two = (("Replaces", "c;to-tag=1;from-tag=2"), ("Replaces", "d;to-tag=1;from-tag=2"))
+    bench.invite(sdp(), call="second", headers=two)
+    assert bench.refusal().status == 400
 
 
 def test_an_invite_that_names_its_caller_wrongly(bench: Any, sdp: Sdp) -> None:
