@@ -1,0 +1,1 @@
+"""The smart-card bench (X-CARDLAB): what ``imsbridge card …`` does with a card."""
