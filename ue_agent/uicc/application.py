@@ -106,6 +106,11 @@ class UiccSession:
                 raise CardDataError("the ISIM is blank and there is no USIM to derive identities from")
             return self._from_usim(aids["USIM"]), self._iccid
 
+    def sources(self) -> tuple[Source, ...]:
+        """Which applications the card has, the ISIM first; raises as ``identities`` does."""
+        with self._transport.transaction():
+            return tuple(self._applications())
+
     def authenticate(self, source: Source, rand: bytes, autn: bytes) -> AkaResult:
         """Run AKA in the application ``source``; ``rand`` and ``autn`` have 16 octets each."""
         if len(rand) != 16 or len(autn) != 16:
