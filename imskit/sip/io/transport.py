@@ -195,14 +195,14 @@ class Transports:
     async def _listen_stream(self, address: Address, binding: Binding) -> Address:
         return await self._streams.listen(address, None, binding)
 
-    def stop_protected(self, address: Address) -> None:
+    async def stop_protected(self, address: Address) -> None:
         """Close what listens at a port of security agreements, and its connections."""
         self._udp.stop_listening(address)
         self._streams.stop_listening(address)
+        await self._end(lambda flow: flow.local == address, "its protected port is closed")
         self._protected.unprotect(address)
         self._bindings.pop(address, None)
-        for link in [link for link in self._links.values() if link.flow.local == address]:
-            link.close("its protected port is closed")
+        await asyncio.sleep(0)  # the loop closes a datagram socket in its next turn
 
     def join(self, ports: ProtectedPorts) -> None:
         """Let an agreement's far end in at our protected ports, and send what goes to its server port from ours.
@@ -211,12 +211,17 @@ class Transports:
         """
         self._protected.join(ports)
 
-    def part(self, ports: ProtectedPorts) -> None:
-        """Undo `join` and close the agreement's connections."""
+    async def part(self, ports: ProtectedPorts) -> None:
+        """Undo `join`; returns when the agreement's connections are closed and its associations may go."""
         self._protected.part(ports)
         ends = {(ports.server, ports.peer_client), (ports.client, ports.peer_server)}
-        for link in [link for link in self._links.values() if (link.flow.local, link.flow.remote) in ends]:
-            link.close("its security agreement is over")
+        await self._end(lambda flow: (flow.local, flow.remote) in ends, "its security agreement is over")
+
+    async def _end(self, which: Callable[[Flow], bool], reason: str) -> None:
+        links = [link for link in self._links.values() if which(link.flow)]
+        for link in links:
+            link.close(reason)
+        await asyncio.gather(*(link.wait_closed() for link in links))
 
     async def close(self) -> None:
         """Close every listener and connection."""

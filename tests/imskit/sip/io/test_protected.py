@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from imskit.sip.io.transport import Transports, TransportError
+from imskit.sip.io.transport import TransportError, Transports
 from imskit.sip.wire.flow import Address, ProtectedPorts, Target
 
 MESSAGE = b"OPTIONS sip:a@b SIP/2.0\r\nContent-Length: 0\r\n\r\n"
@@ -58,7 +58,7 @@ async def test_target_without_a_source_leaves_by_the_newest_agreement(make_side)
     p_cscf.transports.join(ProtectedPorts(p_cscf.client, p_cscf.server, newer.client, newer.server))
     ue.transports.send(MESSAGE, Target("UDP", p_cscf.server), pytest.fail)
     assert (await p_cscf.heard.messages.get())[1].remote == newer.client
-    ue.transports.part(newest)
+    await ue.transports.part(newest)
     ue.transports.send(MESSAGE, Target("UDP", p_cscf.server), pytest.fail)
     assert (await p_cscf.heard.messages.get())[1].remote == ue.client
 
@@ -107,7 +107,7 @@ async def test_end_of_an_agreement_closes_its_connections_and_nothing_leaves_in_
     _, stream = await p_cscf.heard.messages.get()
     ue.transports.send(MESSAGE, Target("UDP", p_cscf.server), pytest.fail)
     _, datagrams = await p_cscf.heard.messages.get()
-    p_cscf.transports.part(ports)
+    await p_cscf.transports.part(ports)
     assert (await p_cscf.heard.ends.get()) == (stream, "its security agreement is over")
     failures: list[str] = []
     p_cscf.transports.send(b"response", replace(datagrams, remote=ue.server), failures.append)
@@ -119,10 +119,9 @@ async def test_end_of_an_agreement_closes_its_connections_and_nothing_leaves_in_
 
 async def test_ports_are_free_again_once_closed(make_side) -> None:
     side = await _side(make_side)
-    side.transports.stop_protected(side.client)
-    side.transports.stop_protected(side.server)
+    await side.transports.stop_protected(side.client)
+    await side.transports.stop_protected(side.server)
     again, _ = make_side()
-    await asyncio.sleep(0)  # the loop closes a datagram socket in its next turn
     assert await again.listen_protected("UDP", side.server, None) == side.server
     assert await again.listen_protected("TCP", side.server, None) == side.server
     failures: list[str] = []

@@ -1,0 +1,1 @@
+"""Sockets and IPsec for `imskit.ims`."""
