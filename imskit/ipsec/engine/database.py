@@ -241,6 +241,9 @@ class Database:
         return delivered
 
     def _open(self, packet: bytes, *, encapsulated: bool) -> tuple[_Inbound, int, bytes] | None:
+        if len(packet) < esp.HEADER_BYTES:
+            self._malformed += 1
+            return None
         arriving = self._inbound.get(packet[:4])
         if arriving is None:
             self._unknown_spi += 1
