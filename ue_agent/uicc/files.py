@@ -78,6 +78,31 @@ def decode_fcp(data: bytes) -> FileInfo:
     return FileInfo(size, record_length, records, pin_reference)
 
 
+def pin_enabled(fcp: bytes, reference: int) -> bool | None:
+    """Whether an FCP template's PIN status (tag C6) calls that PIN enabled, ``None`` if it does not tell.
+
+    The first bit of its bitmap (tag 90) is for the first key reference (tag 83), and so on (clause 11.1.1.4.10).
+    """
+    where = "the FCP template (TS 102 221 11.1.1.3)"
+    bits, position = b"", 0
+    for tag, value in _objects(
+        next((v for t, v in _objects(_inner(fcp, 0x62, where), where) if t == 0xC6), b""), where
+    ):
+        if tag == 0x90:
+            bits, position = value, 0
+        elif tag == 0x83:
+            if value == bytes([reference]) and position // 8 < len(bits):
+                return bool(bits[position // 8] << position % 8 & 0x80)
+            position += 1
+    return None
+
+
+def first_object(content: bytes, tag: int) -> bytes | None:
+    """The value of a record's first BER-TLV object if it has ``tag``, ``None`` for a blank record or another one."""
+    first = next(_objects(content, "a record"), None)
+    return first[1] if first is not None and first[0] == tag else None
+
+
 def decode_dir_record(record: bytes) -> Application | None:
     """EF_DIR: one application template (tag 61), ``None`` for an unused record."""
     where = _where(EF_DIR)
