@@ -11,6 +11,7 @@ from typing import Literal
 from imskit.aka.algorithm import AlgorithmSet
 from imskit.aka.errors import AkaError
 from imskit.aka.milenage import Milenage, derive_opc
+from imskit.aka.sqn import SqnLimits, SqnScheme
 from imskit.aka.tuak import Tuak, TuakLengths, derive_topc
 from imskit.config.model import setting
 from imskit.secrets import Secret
@@ -28,6 +29,43 @@ class TuakSettings:
     def lengths(self) -> TuakLengths:
         """Return the same for ``Tuak``; ``AkaError`` for what is not defined."""
         return TuakLengths(self.res, self.ck, self.ik, iterations=self.iterations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardSqnSettings:
+    """What the card demands of sequence numbers (TS 33.102 annex C.2)."""
+
+    ind_bits: int = setting("bits of IND, 0 to 8: the array of highest numbers has 2 to this power entries", 5)
+    delta: int = setting("largest jump of SEQ that is accepted; 0: any", 1 << 28)
+    age: int = setting("age limit L: SEQ must not be this much below the highest; 0: no limit", 0)
+
+    def __post_init__(self) -> None:
+        self.limits()
+
+    def limits(self) -> SqnLimits:
+        """Return the same for ``SqnArray``; ``AkaError`` (a ``ValueError``) for what cannot be."""
+        return SqnLimits(self.delta or None, self.age or None, self.ind_bits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSqnSettings:
+    """How the authentication centre makes sequence numbers (TS 33.102 annex C.1); as the cards expect them."""
+
+    scheme: Literal["counter", "partly-time", "time"] = setting(
+        "counter (profile 2 of annex C.3), partly-time (profile 1) or time (profile 3)", "counter"
+    )
+    ind_bits: int = setting("bits of IND, 0 to 8, as on the cards", 5)
+    delta: int = setting("largest jump of SEQ that the cards accept", 1 << 28)
+    seq2_bits: int = setting("partly-time: bits of SEQ2, the part that is a clock", 24)
+    burst: int = setting("partly-time: D, how many numbers may run ahead of the clock", 1 << 16)
+    unit: float = setting("seconds that the clock counts as one; 0: 1 s, with time 0.1 s", 0.0)
+
+    def __post_init__(self) -> None:
+        self.chosen()
+
+    def chosen(self) -> SqnScheme:
+        """Return the same for ``SqnGenerator``; ``AkaError`` (a ``ValueError``) for what cannot be."""
+        return SqnScheme(self.scheme, self.ind_bits, self.delta, self.seq2_bits, self.burst, self.unit or None)
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)

@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 
 from imskit.aka.sqn import SqnArray
-from imskit.aka.subscription import SubscriptionKeys
+from imskit.aka.subscription import CardSqnSettings, SubscriptionKeys
 from imskit.aka.vector import Usim
 from imskit.config.model import setting
 from imskit.secrets import Secret
@@ -40,7 +40,7 @@ class IsimProfile:
     webrtc_uri: list[str] = setting("EF_WebRTCURI: addresses of the WWSF; empty: no such file", factory=list)
 
 
-@dataclass(frozen=True, repr=False, kw_only=True)
+@dataclass(frozen=True, repr=False)
 class CardProfile(SubscriptionKeys):
     """One card.  ``ValueError`` says what does not fit; keys and PIN are not shown."""
 
@@ -52,6 +52,7 @@ class CardProfile(SubscriptionKeys):
     sqn: list[int] = setting("sequence numbers accepted earlier", factory=list)
     gba: bool = setting("GBA_U: the card keeps bootstrapped keys (IST service 2, UST service 68)", False)
     atr: str = setting("answer to reset, hex", _REAL_ATR)
+    numbers: CardSqnSettings = setting("sequence numbers", factory=CardSqnSettings)
     isim: IsimProfile | None = setting("without it the card has no ISIM", None)
 
     def __post_init__(self) -> None:
@@ -67,8 +68,8 @@ class CardProfile(SubscriptionKeys):
             if not holds:
                 raise ValueError(message)
         bytes.fromhex(self.atr)
-        SqnArray(self.sqn)
+        self.usim()
 
     def usim(self) -> Usim:
         """Return the authentication centre's counterpart on the card, with fresh memory."""
-        return Usim(self.algorithms(), SqnArray(self.sqn))
+        return Usim(self.algorithms(), SqnArray(self.sqn, self.numbers.limits()))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from imskit.aka.milenage import Milenage, derive_opc
 from imskit.aka.sqn import SqnGenerator, check_auts
+from imskit.aka.subscription import NetworkSqnSettings, SubscriptionKeys
 from imskit.aka.vector import AuthenticationVector
 from imskit.config.model import setting
-from imskit.secrets import Identity, Secret
+from imskit.secrets import Identity
 from imskit.sip.wire.uri import SipUri, TelUri, Uri, parse_uri
 
-_KEY = re.compile(r"[0-9a-fA-F]{32}")
 _GLOBAL_NUMBER = re.compile(r"\+[0-9().-]*[0-9][0-9().-]*")
 _VISUAL = str.maketrans("", "", "-.()")
 
@@ -27,23 +27,18 @@ class ResynchronisationError(ValueError):
 
 
 @dataclass(frozen=True, repr=False)
-class SubscriberConfig:
+class SubscriberConfig(SubscriptionKeys):
     """One subscriber.  Keys are not shown."""
 
     impi: str = setting("private identity")
     impus: list[str] = setting("public identities, the default first")
-    k: Secret[str] = setting("subscriber key, 32 hex digits")
-    opc: Secret[str] | None = setting("OPc, 32 hex digits; give it or op", None)
-    op: Secret[str] | None = setting("OP, 32 hex digits, from which OPc is derived", None)
+    gba_u: bool = setting("bootstrapped keys stay in the card: GBA_U, in the subscriber's security settings", False)
+    numbers: NetworkSqnSettings = setting("sequence numbers", factory=NetworkSqnSettings)
     display: str = setting("how the number is shown to people", "")
     barred: list[str] = setting("public identities that may register but not be used", factory=list)
 
     def __post_init__(self) -> None:
-        keys = [key for key in (self.k, self.opc, self.op) if key is not None]
-        if not all(_KEY.fullmatch(key.reveal()) for key in keys):
-            raise ValueError("k, opc and op must have 32 hex digits")
-        if (self.opc is None) == (self.op is None):
-            raise ValueError("give either opc or op")
+        SubscriptionKeys.__post_init__(self)
         if not self.impus:
             raise ValueError("impus must name at least one public identity")
 
@@ -58,37 +53,42 @@ class Subscriber:
         self.impus = tuple(Identity(impu) for impu in config.impus)
         self.barred = frozenset(config.barred)
         self.display = config.display or str.__str__(self.impus[0])
-        k = Secret(bytes.fromhex(config.k.reveal()))
-        if config.opc is not None:
-            opc = Secret(bytes.fromhex(config.opc.reveal()))
-        else:
-            assert config.op is not None
-            opc = derive_opc(k, Secret(bytes.fromhex(config.op.reveal())))
-        self._algorithms = Milenage(k, opc)
-        self._numbers = SqnGenerator()
+        self.gba_u = config.gba_u
+        """Whether the card keeps bootstrapped keys (TS 33.220 clause 4.4.6)."""
+        self._algorithms = config.algorithms()
+        self._numbers = SqnGenerator(scheme=config.numbers.chosen())
 
     @property
     def usable(self) -> tuple[Identity, ...]:
         """The public identities that are not barred, the default first: P-Associated-URI."""
         return tuple(impu for impu in self.impus if impu not in self.barred)
 
-    def vector(self, rand: bytes) -> AuthenticationVector:
-        """Return a fresh vector for ``rand`` (16 unguessable octets)."""
-        return AuthenticationVector.generate(self._algorithms, rand, self._numbers.next())
+    def vector(self, rand: bytes, now: float) -> AuthenticationVector:
+        """Return a fresh vector for ``rand`` (16 unguessable octets); ``now`` is universal time in seconds."""
+        return AuthenticationVector.generate(self._algorithms, rand, self._numbers.next(now))
 
-    def resynchronise(self, rand: bytes, auts: bytes) -> None:
+    def resynchronise(self, rand: bytes, auts: bytes, now: float) -> None:
         """Take in the sequence number of the card; ``ResynchronisationError`` if AUTS is not the card's."""
         sqn = check_auts(self._algorithms, rand, auts)
         if sqn is None:
             raise ResynchronisationError("AUTS does not come from this subscriber's card (TS 33.102 6.3.5)")
-        self._numbers.resynchronise(sqn)
+        self._numbers.resynchronise(sqn, now)
 
 
 class Hss:
-    """All subscribers, found by private or public identity; ``random`` returns that many unguessable octets."""
+    """All subscribers, found by private or public identity.
 
-    def __init__(self, subscribers: Iterable[SubscriberConfig], random: Callable[[int], bytes]) -> None:
+    ``random`` returns that many unguessable octets, ``clock`` universal time in seconds.
+    """
+
+    def __init__(
+        self,
+        subscribers: Iterable[SubscriberConfig],
+        random: Callable[[int], bytes],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._random = random
+        self._clock = clock
         known = [Subscriber(config, number) for number, config in enumerate(subscribers, 1)]
         uris = {impu: parse_uri(impu) for subscriber in known for impu in subscriber.impus}
         self._hosts = frozenset(uri.host.lower() for uri in uris.values() if isinstance(uri, SipUri))
@@ -120,8 +120,8 @@ class Hss:
         """Return a fresh vector, after resynchronisation with (RAND, AUTS) if given (Cx MAR, Zh)."""
         subscriber = self.by_impi(impi)
         if resync is not None:
-            subscriber.resynchronise(*resync)
-        return subscriber.vector(self._random(16))
+            subscriber.resynchronise(*resync, self._clock())
+        return subscriber.vector(self._random(16), self._clock())
 
     def usable(self, uri: Uri) -> bool:
         """Whether ``uri`` names a subscriber by an identity that is not barred."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
-from imskit.aka.milenage import Milenage, derive_opc
+from imskit.aka.sqn import SqnArray
+from imskit.aka.subscription import CardSqnSettings, SubscriptionKeys
 from imskit.aka.vector import Usim
 from imskit.config.model import setting
-from imskit.secrets import Secret
 from simulators.sockets import parse_address
 
-_KEY = re.compile(r"[0-9a-fA-F]{32}")
 _CODECS = ("AMR-WB", "AMR")
 
 type Behaviour = Literal["answer", "manual", "busy", "decline", "ignore"]
@@ -24,17 +22,15 @@ that it is busy, decline, or ring and never answer."""
 
 
 @dataclass(frozen=True, repr=False)
-class PhoneConfig:
+class PhoneConfig(SubscriptionKeys):
     """VoLTE phone for labs, with a USIM in software.  Keys are not shown."""
 
     impi: str = setting("private identity")
     impus: list[str] = setting("public identities; the first, a sip URI, is the one registered")
     domain: str = setting("home network domain")
-    k: Secret[str] = setting("subscriber key, 32 hex digits")
     address: str = setting("local IP address of SIP and media")
     p_cscf: str = setting("proxy, ADDR:PORT")
-    opc: Secret[str] | None = setting("OPc, 32 hex digits; give it or op", None)
-    op: Secret[str] | None = setting("OP, 32 hex digits, from which OPc is derived", None)
+    numbers: CardSqnSettings = setting("sequence numbers", factory=CardSqnSettings)
     port: int = setting("local port of SIP; 0 takes a free one", 5060)
     transport: Literal["UDP", "TCP"] = setting("transport towards the proxy", "UDP")
     interface: str | None = setting("network interface that media is bound to", None)
@@ -56,11 +52,7 @@ class PhoneConfig:
     events: Path | None = setting("file that the steps of registrations and calls are appended to, JSON lines", None)
 
     def __post_init__(self) -> None:
-        keys = [key for key in (self.k, self.opc, self.op) if key is not None]
-        if not all(_KEY.fullmatch(key.reveal()) for key in keys):
-            raise ValueError("k, opc and op must have 32 hex digits")
-        if (self.opc is None) == (self.op is None):
-            raise ValueError("give either opc or op")
+        SubscriptionKeys.__post_init__(self)
         if not self.impus or not self.impus[0].startswith("sip:"):
             raise ValueError("impus must begin with a sip URI")
         ip_address(self.address)
@@ -74,8 +66,4 @@ class PhoneConfig:
 
     def usim(self) -> Usim:
         """Return the card."""
-        k = Secret(bytes.fromhex(self.k.reveal()))
-        if self.opc is not None:
-            return Usim(Milenage(k, Secret(bytes.fromhex(self.opc.reveal()))))
-        assert self.op is not None
-        return Usim(Milenage(k, derive_opc(k, Secret(bytes.fromhex(self.op.reveal())))))
+        return Usim(self.algorithms(), SqnArray((), self.numbers.limits()))

@@ -582,7 +582,7 @@ class Chain(Desk):
         await super().start()
         subscribers = [
             SubscriberConfig(
-                f"00101000000000{n}@{DOMAIN}", [f"sip:+1555{n}@{DOMAIN}", f"tel:+1555{n}"], Secret(K), Secret(OPC)
+                f"00101000000000{n}@{DOMAIN}", [f"sip:+1555{n}@{DOMAIN}", f"tel:+1555{n}"], k=Secret(K), opc=Secret(OPC)
             )
             for n in ("0100", "0200")
         ]
@@ -591,7 +591,7 @@ class Chain(Desk):
         self.stack.push_async_callback(core.close)
         host, port = core.gm[0]
         isim = IsimProfile(f"001010000000000100@{DOMAIN}", DOMAIN, [ME, "tel:+15550100"])
-        reader = InProcessReader(Uicc(CardProfile("001010000000001", Secret(K), Secret(OPC), isim=isim)))
+        reader = InProcessReader(Uicc(CardProfile("001010000000001", k=Secret(K), opc=Secret(OPC), isim=isim)))
         card = await UiccCard.open(CardSpec(), reader)
         self.stack.push_async_callback(card.close)
         config = ImsConfig(address="127.0.0.1", port=free_port(), p_cscf=[f"{host}:{port}"])

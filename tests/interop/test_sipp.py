@@ -123,11 +123,13 @@ class Operator:
         self.folder = folder
         self.events = folder / "core.jsonl"
         subscribers = [
-            SubscriberConfig(impi(n), [f"sip:{n}@{DOMAIN}", f"tel:{n}"], Secret(K.hex()), op=Secret(OP.hex()))
+            SubscriberConfig(impi(n), [f"sip:{n}@{DOMAIN}", f"tel:{n}"], k=Secret(K.hex()), op=Secret(OP.hex()))
             for n in (SIPP_A, SIPP_B)
         ]
         subscribers.append(
-            SubscriberConfig(impi(PHONE), [f"sip:{PHONE}@{DOMAIN}", f"tel:{PHONE}"], Secret(PHONE_K), Secret(PHONE_OPC))
+            SubscriberConfig(
+                impi(PHONE), [f"sip:{PHONE}@{DOMAIN}", f"tel:{PHONE}"], k=Secret(PHONE_K), opc=Secret(PHONE_OPC)
+            )
         )
         config = CoreConfig(DOMAIN, ["127.0.0.40:0", "127.0.0.41:0"], subscribers, events=self.events)
         self.core = ImsCore(config, rand_for_sipp)

@@ -1,5 +1,7 @@
 """Sequence numbers: what the USIM accepts, what the HSS makes, how AUTS joins them (TS 33.102 annex C)."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from imskit.aka.sqn import (
     SqnArray,
     SqnGenerator,
     SqnLimits,
+    SqnScheme,
     SqnVerdict,
     build_auts,
     check_auts,
@@ -129,3 +132,134 @@ def test_bad_lengths() -> None:
         check_auts(SET_20, bytes(16), bytes(13))
     with pytest.raises(AkaError, match="48 bits"):
         split(SQN_MAX + 1)
+
+
+# ---- other lengths of IND
+
+
+@pytest.mark.parametrize("bits", range(9))
+def test_every_length_of_ind(bits: int) -> None:
+    """Annex C.1.1: the array has as many entries as IND has values; a batch of so many arrives in any order."""
+    array, generator = SqnArray(limits=SqnLimits(ind_bits=bits)), SqnGenerator(scheme=SqnScheme(ind_bits=bits))
+    batch = [generator.next() for _ in range(1 << bits)]
+    assert all(array.accept(number) is SqnVerdict.FRESH for number in reversed(batch))
+    assert all(array.accept(number) is SqnVerdict.USED for number in batch)
+    assert SqnArray(array.accepted, SqnLimits(ind_bits=bits)).highest == array.highest == max(batch)
+
+
+def test_without_ind_an_older_number_is_used() -> None:
+    """A card with a single counter: only what is above the last one."""
+    array = SqnArray([7], SqnLimits(ind_bits=0))
+    assert [array.accept(number) for number in (7, 6, 8)] == [SqnVerdict.USED, SqnVerdict.USED, SqnVerdict.FRESH]
+
+
+def test_a_card_never_wraps_around() -> None:
+    """C.2.1: the largest number is reached only by jumps of delta, and nothing follows it."""
+    array = SqnArray([join(SEQ_MAX - 1, 0)])
+    assert array.accept(join(SEQ_MAX, 0)) is SqnVerdict.FRESH
+    assert array.accept(join(0, 0)) is SqnVerdict.USED
+    assert array.accept(join(1, 1)) is SqnVerdict.FRESH, "another index; the age limit is there to refuse it"
+    assert SqnArray([join(SEQ_MAX, 0)], SqnLimits(age=1000)).judge(join(1, 1)) is SqnVerdict.TOO_OLD
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ind_bits": 9}, {"ind_bits": -1}, {"delta": 0}, {"age": 0}], ids=lambda fields: next(iter(fields))
+)
+def test_limits_that_cannot_be(wrong: dict[str, int]) -> None:
+    with pytest.raises(AkaError, match=r"TS 33\.102 C"):
+        SqnLimits(**wrong)
+
+
+# ---- schemes with a clock
+
+
+def seqs(generator: SqnGenerator, *times: float, bits: int = 5) -> list[int]:
+    return [split(generator.next(now), bits)[0] for now in times]
+
+
+PARTLY = SqnScheme("partly-time", seq2_bits=8, burst=16, delta=1 << 10)
+
+
+def test_partly_time_based_follows_the_clock() -> None:
+    """C.1.1.2 (i): SEQ2 < GLC < SEQ2 + p - D + 1 gives SEQ1 || GLC."""
+    assert seqs(SqnGenerator(scheme=PARTLY), 5, 9, 200) == [5, 9, 200]
+
+
+def test_partly_time_based_a_burst_runs_ahead() -> None:
+    """C.1.1.2 (ii): up to D numbers while the clock stands, and until it has caught up, SEQ + 1."""
+    generator = SqnGenerator(scheme=PARTLY)
+    assert seqs(generator, *[100] * 4, 102, 110) == [100, 101, 102, 103, 104, 110]
+
+
+def test_partly_time_based_a_new_period() -> None:
+    """C.1.1.2 (iii): GLC + D - 1 < SEQ2 means that the clock went round: SEQ1 + 1 || GLC."""
+    generator = SqnGenerator(scheme=PARTLY)
+    assert seqs(generator, 200, 250, 256 + 3, 512 + 200) == [200, 250, 256 + 3, 256 + 200]
+
+
+def test_partly_time_based_a_burst_across_the_end_of_a_period() -> None:
+    """C.1.1.2 (ii), its other half: SEQ2 + p - D + 1 <= GLC is a burst that has begun the next period already."""
+    generator = SqnGenerator(scheme=PARTLY)
+    assert seqs(generator, 200, *[253] * 5) == [200, 253, 254, 255, 256, 257]
+    assert seqs(generator, 254, 256 + 9) == [258, 256 + 9]
+
+
+def test_partly_time_based_a_clock_put_back() -> None:
+    """Within D it is as a burst; beyond, the numbers go on in the next period, and never back."""
+    assert seqs(SqnGenerator(scheme=PARTLY), 100, 90, 60) == [100, 101, 256 + 60]
+
+
+@pytest.mark.parametrize("kind", ["counter", "partly-time", "time"])
+@given(times=st.lists(st.integers(0, 2000), min_size=1, max_size=60))
+def test_numbers_only_rise(kind: str, times: list[int]) -> None:
+    """Whatever the clock does, no number is given twice and none is below one given before."""
+    scheme = SqnScheme(kind, seq2_bits=8, burst=16, delta=1 << 10, unit=1.0)  # type: ignore[arg-type]
+    given_out = seqs(SqnGenerator(scheme=scheme), *times)
+    assert all(a < b for a, b in itertools.pairwise(given_out))
+
+
+def test_time_based_is_the_clock_with_the_subscribers_difference() -> None:
+    """C.1.1.3: SEQ = GLC + DIF; several within a unit count on; after AUTS DIF is the card's distance to the clock."""
+    generator = SqnGenerator(scheme=SqnScheme("time"))
+    assert seqs(generator, 100.0, 100.05, 101.0) == [1000, 1001, 1010]
+    assert generator.resynchronise(join(5000, 3), 102.0)
+    assert seqs(generator, 102.0, 103.0) == [5001, 5010]
+
+
+@pytest.mark.parametrize("kind", ["counter", "partly-time", "time"])
+@pytest.mark.parametrize("card", [0, join(900, 9), join((1 << 30) + 5, 31), join(SEQ_MAX - (1 << 29), 0)])
+@pytest.mark.parametrize("hss", [0, join(1 << 29, 7)])
+@pytest.mark.parametrize("now", [0.0, 1_800_000_000.0])
+def test_every_scheme_resynchronises(kind: str, card: int, hss: int, now: float) -> None:
+    """Clause 6.3.5: after one AUTS at most the card accepts, for any card, any counter, any time."""
+    array, generator = SqnArray([card]), SqnGenerator(hss, SqnScheme(kind))  # type: ignore[arg-type]
+    if array.judge(generator.next(now)) is not SqnVerdict.FRESH:
+        generator.resynchronise(array.highest, now + 1)
+    assert array.accept(generator.next(now + 2)) is SqnVerdict.FRESH
+    assert array.accept(generator.next(now + 3)) is SqnVerdict.FRESH
+
+
+@pytest.mark.parametrize("kind", ["counter", "time"])
+def test_a_network_at_its_end_gives_no_more(kind: str) -> None:
+    """Wrap-around in the network would make old vectors fresh again: there is an error instead."""
+    generator = SqnGenerator(join(SEQ_MAX - 1, 0), SqnScheme(kind))  # type: ignore[arg-type]
+    generator.next(0.0)
+    for _ in range(2):
+        with pytest.raises(AkaError, match="used up"):
+            generator.next(1e9)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "partly-time", "seq2_bits": 43},
+        {"kind": "partly-time", "burst": 1 << 24},
+        {"kind": "partly-time", "seq2_bits": 30},
+        {"kind": "time", "unit": 0.0},
+        {"delta": 0},
+        {"ind_bits": 12},
+    ],
+)
+def test_schemes_that_cannot_be(wrong: dict[str, object]) -> None:
+    with pytest.raises(AkaError, match=r"TS 33\.102 C"):
+        SqnScheme(**wrong)  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ class Home:
     """The home network in this process; ``down`` makes it silent."""
 
     def __init__(self) -> None:
-        config = SubscriberConfig(IMPI, [IMPU, "tel:+15550100"], Secret(K), Secret(OPC), display="+1 555 0100")
+        config = SubscriberConfig(IMPI, [IMPU, "tel:+15550100"], k=Secret(K), opc=Secret(OPC), display="+1 555 0100")
         self.hss = Hss([config], lambda n: bytes(range(n)))
         self.down = False
 

@@ -202,14 +202,14 @@ class World:
         self._engines: dict[Address, AnyEngine] = {}
         subscribers = [
             SubscriberConfig(
-                f"00101000000000{n}@{DOMAIN}", [f"sip:+1555{n}@{DOMAIN}", f"tel:+1555{n}"], Secret(K), Secret(OPC)
+                f"00101000000000{n}@{DOMAIN}", [f"sip:+1555{n}@{DOMAIN}", f"tel:+1555{n}"], k=Secret(K), opc=Secret(OPC)
             )
             for n in ("0100", "0200")
         ]
         barred = f"sip:+15550399@{DOMAIN}"
         impus = [barred, f"sip:+15550300@{DOMAIN}", "tel:+15550300"]
         subscribers.append(
-            SubscriberConfig(f"001010000000000300@{DOMAIN}", impus, Secret(K), Secret(OPC), barred=[barred])
+            SubscriberConfig(f"001010000000000300@{DOMAIN}", impus, k=Secret(K), opc=Secret(OPC), barred=[barred])
         )
         self.hss = Hss(subscribers, self._random.randbytes)
         self.s_cscf = SCscf(self.hss, DOMAIN, S_CSCF, [MW.address], ["AKAv1-MD5"], self.tokens)

@@ -25,7 +25,7 @@ IMPI = f"001010000000001@{DOMAIN}"
 
 
 def config(**changes: Any) -> CoreConfig:
-    subscribers = [SubscriberConfig(IMPI, [f"sip:+15550100@{DOMAIN}", "tel:+15550100"], Secret(K), Secret(OPC))]
+    subscribers = [SubscriberConfig(IMPI, [f"sip:+15550100@{DOMAIN}", "tel:+15550100"], k=Secret(K), opc=Secret(OPC))]
     arguments: dict[str, Any] = {"gm": ["127.0.0.5:0"], "subscribers": subscribers}
     return CoreConfig(DOMAIN, **(arguments | changes))
 

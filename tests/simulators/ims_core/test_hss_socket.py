@@ -26,7 +26,7 @@ IMPI = Identity("001010000000001@ims.example")
 @pytest.fixture
 async def path(tmp_path: Path) -> AsyncIterator[Path]:
     config = SubscriberConfig(
-        IMPI, ["sip:+15550100@ims.example", "tel:+15550100"], Secret(K), Secret(OPC), display="+1 555 0100"
+        IMPI, ["sip:+15550100@ims.example", "tel:+15550100"], k=Secret(K), opc=Secret(OPC), display="+1 555 0100"
     )
     path = tmp_path / "hss.sock"
     async with unix_socket(hss_socket.application(Hss([config], secrets.token_bytes)), path):

@@ -7,9 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from imskit.aka.milenage import Milenage
-from imskit.aka.vector import Success, Usim
+from imskit.aka.sqn import join
+from imskit.aka.subscription import CardSqnSettings, NetworkSqnSettings, TuakSettings
+from imskit.aka.vector import Success, SyncFailure, Usim
 from imskit.secrets import Secret
 from imskit.sip.wire.uri import parse_uri
+from imskit.uicc.profile import CardProfile
 from simulators.ims_core.subscribers import Hss, SubscriberConfig, UnknownSubscriberError
 
 K, OP, OPC = (
@@ -109,3 +112,42 @@ def test_each_vector_is_fresh(random: Callable[[int], bytes]) -> None:
 def test_configurations_that_do_not_fit(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"must|give"):
         config(**changes)
+
+
+TUAK = {
+    "algorithm": "tuak",
+    "k": Secret("ab" * 32),
+    "opc": Secret("5c" * 32),
+    "tuak": TuakSettings(res=16, iterations=2),
+}
+
+
+@pytest.mark.parametrize("keys", [{}, TUAK], ids=["milenage", "tuak"])
+@pytest.mark.parametrize("scheme", ["counter", "partly-time", "time"])
+@pytest.mark.parametrize("ind_bits", [0, 5])
+def test_card_and_centre_agree(
+    random: Callable[[int], bytes], keys: dict[str, object], scheme: str, ind_bits: int
+) -> None:
+    """X-CARDLAB: each algorithm set with each scheme of TS 33.102 annex C; a card that is ahead asks once."""
+    now = [1_795_000_000.0]
+    network = NetworkSqnSettings(scheme=scheme, ind_bits=ind_bits)  # type: ignore[arg-type]
+    hss = Hss([config(**keys, numbers=network)], random, lambda: now[0])
+    secrets = {"k": Secret(K), "opc": Secret(OPC), **keys}
+    ahead = join(1 << 31, 0, ind_bits)
+    card = CardProfile(
+        "001010000000001",
+        sqn=[ahead],
+        numbers=CardSqnSettings(ind_bits=ind_bits, age=1 << 16),
+        **secrets,  # type: ignore[arg-type]
+    ).usim()
+    first = hss.vector(f"0100@{HOME}")
+    refused = card.verify(first.rand, first.autn)
+    assert isinstance(refused, SyncFailure)
+    now[0] += 1
+    vector = hss.vector(f"0100@{HOME}", (first.rand, refused.auts))
+    for _ in range(40):
+        result = card.verify(vector.rand, vector.autn)
+        assert isinstance(result, Success)
+        assert result.res == vector.xres
+        now[0] += 0.01
+        vector = hss.vector(f"0100@{HOME}")

@@ -48,7 +48,7 @@ class Network:
     def new_core(self, **changes: Any) -> ImsCore:
         subscribers = [
             SubscriberConfig(
-                f"00101000000000{n}@{DOMAIN}", [f"sip:+1555{n}@{DOMAIN}", f"tel:+1555{n}"], Secret(K), Secret(OPC)
+                f"00101000000000{n}@{DOMAIN}", [f"sip:+1555{n}@{DOMAIN}", f"tel:+1555{n}"], k=Secret(K), opc=Secret(OPC)
             )
             for n in ("0100", "0200", "0300")
         ]

@@ -34,7 +34,7 @@ def test_opc_from_op() -> None:
         PhoneConfig, GOOD.replace('opc = "cd63cb71954a9f4e48a5994e37a02baf"', 'op = "cdc202d5123e20f62b6d676ac72cb318"')
     )
     usim, same = config.usim(), parse(PhoneConfig, GOOD).usim()
-    assert usim._algorithms.f2345(bytes(16)).res == same._algorithms.f2345(bytes(16)).res
+    assert usim.algorithms.f2345(bytes(16)).res == same.algorithms.f2345(bytes(16)).res
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ class Lab:
     async def core(self, address: str = "127.0.0.1:0", **changes: Any) -> ImsCore:
         subscribers = [
             SubscriberConfig(
-                f"00101000000000{n}@{DOMAIN}", [f"sip:+1555{n}@{DOMAIN}", f"tel:+1555{n}"], Secret(K), Secret(OPC)
+                f"00101000000000{n}@{DOMAIN}", [f"sip:+1555{n}@{DOMAIN}", f"tel:+1555{n}"], k=Secret(K), opc=Secret(OPC)
             )
             for n in ("0100", "0200")
         ]
