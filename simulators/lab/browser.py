@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.async_api import Browser as PlaywrightBrowser
-from playwright.async_api import Page, Playwright, async_playwright
+from playwright.async_api import Page, Playwright, async_playwright, expect
 
 from imskit.tasks import spawn
 from simulators.lab.host import Host, Process
@@ -195,6 +195,16 @@ class PhonePage:
             ) from error
         return await self.data(attribute)
 
+    async def until_shows(self, text: str, within: float = 30.0) -> None:
+        """Wait until a user can read ``text`` on whatever page is there; `LabError` says what is shown instead."""
+        try:
+            await expect(self.page.locator("body")).to_contain_text(
+                text, use_inner_text=True, ignore_case=True, timeout=within * 1000
+            )
+        except AssertionError as error:
+            shown = await self.shown()
+            raise LabError(f"the page did not show {text!r} within {within:.0f} s; it shows: {shown}") from error
+
     async def data(self, attribute: str) -> str:
         """The data attribute of ``main``."""
         return await self.page.get_attribute("main", f"data-{attribute}") or ""
@@ -202,7 +212,7 @@ class PhonePage:
     async def shown(self) -> str:
         """What a user can read, in one line."""
         with contextlib.suppress(Exception):
-            return " ".join((await self.page.inner_text("body")).split())[:300]
+            return " ".join((await self.page.inner_text("body")).split())[:600]
         return "nothing"
 
     async def dial(self, number: str) -> float:
