@@ -26,6 +26,7 @@ from imskit.secrets import Secret
 _IMSI = re.compile(r"[0-9]{6,15}")
 _ICCID = re.compile(r"[0-9]{18,20}")
 _PIN = re.compile(r"[0-9]{4,8}")
+_PUK = re.compile(r"[0-9]{8}")
 _REAL_ATR = "3b9f96801f878031e073fe211b674a4c753034054ba9"  # a sysmoISIM-SJA2: T=0 only
 
 
@@ -48,6 +49,7 @@ class CardProfile(SubscriptionKeys):
     mnc_length: int = setting("EF_AD: digits of the MNC, 2 or 3; 0 leaves it out of the file", 2)
     iccid: str = setting("EF_ICCID: 18 to 20 digits", "89001010000000000010")
     pin: Secret[str] | None = setting("PIN1, 4 to 8 digits; without it the PIN is disabled", None)
+    puk: Secret[str] | None = setting("PUK of PIN1, 8 digits; without it a blocked PIN stays blocked", None)
     pin_tries: int = setting("wrong PINs before it blocks, 0 for a blocked PIN", 3)
     sqn: list[int] = setting("sequence numbers accepted earlier", factory=list)
     gba: bool = setting("GBA_U: the card keeps bootstrapped keys (IST service 2, UST service 68)", False)
@@ -62,6 +64,7 @@ class CardProfile(SubscriptionKeys):
             (self.mnc_length in (0, 2, 3), "mnc_length must be 2 or 3, or 0"),
             (bool(_ICCID.fullmatch(self.iccid)), "iccid must have 18 to 20 digits"),
             (self.pin is None or bool(_PIN.fullmatch(self.pin.reveal())), "pin must have 4 to 8 digits"),
+            (self.puk is None or bool(_PUK.fullmatch(self.puk.reveal())), "puk must have 8 digits"),
             (0 <= self.pin_tries <= 15, "pin_tries must be 0 to 15"),
         ]
         for holds, message in checks:

@@ -14,6 +14,7 @@ from imskit.aka.vector import MacFailure, Success, SyncFailure
 from imskit.uicc.files import CURRENT_ADF, MF, Directory, ElementaryFile, Node
 from imskit.uicc.gba import CardGba, GbaCommandError
 from imskit.uicc.personalise import ISIM_AID, build
+from imskit.uicc.pin import CardPin
 from imskit.uicc.profile import CardProfile
 
 _log = logging.getLogger(__name__)
@@ -55,12 +56,9 @@ class Uicc:
         """Answer to reset."""
         self.usim = profile.usim()
         """Keys and memory of sequence numbers, shared by both applications."""
-        self.pin_tries_left = profile.pin_tries
-        """0: the PIN is blocked."""
-        self._profile = profile
+        self.pin = CardPin(profile.pin, profile.pin_tries, profile.puk)
         self._mf, self._applications = build(profile)
         self._gba = {adf.aid: CardGba(adf, self.usim) for adf in self._applications if profile.gba}
-        self._pin_verified = False
         self._channels: dict[int, _Channel] = {}
         # INS: (handler, whether the command carries data to the card)
         self._instructions: dict[int, tuple[Callable[[_Command, _Channel], bytes], bool]] = {
@@ -71,15 +69,28 @@ class Uicc:
             0xC0: (self._get_response, False),
             0xF2: (self._status, False),
             0x10: (self._terminal_profile, True),
-            0x20: (self._verify, True),
+            0x20: (lambda command, _: self._pin_command(command, self.pin.verify), True),
+            0x24: (lambda command, _: self._pin_command(command, self.pin.change), True),
+            0x26: (lambda command, _: self._pin_command(command, self.pin.disable), True),
+            0x28: (lambda command, _: self._pin_command(command, self.pin.enable), True),
+            0x2C: (lambda command, _: self._pin_command(command, self.pin.unblock), True),
             0x70: (self._manage_channel, False),
             0x88: (self._authenticate, True),
         }
         self.reset()
 
+    @property
+    def pin_tries_left(self) -> int:
+        """0: the PIN is blocked."""
+        return self.pin.tries_left
+
+    @pin_tries_left.setter
+    def pin_tries_left(self, tries: int) -> None:
+        self.pin.tries_left = tries
+
     def reset(self) -> None:
         """Warm or cold reset (clause 6)."""
-        self._pin_verified = False
+        self.pin.verified = False
         self._channels = {0: _Channel(self._mf)}
 
     def transmit(self, apdu: bytes) -> bytes:
@@ -142,7 +153,7 @@ class Uicc:
         self._enter(found, channel)
         if command.p2 & 0x0C == 0x0C:
             return b"\x90\x00"
-        return self._later(found.fcp(pin_enabled=self._pin_enabled), channel)
+        return self._later(found.fcp(pin_enabled=self.pin.enabled), channel)
 
     def _enter(self, found: Node, channel: _Channel) -> None:
         if isinstance(found, ElementaryFile):
@@ -201,7 +212,7 @@ class Uicc:
             channel.ef = found
         if channel.ef is None:
             raise _Status(0x6986)
-        if channel.ef.needs_pin and not self._pin_satisfied:
+        if channel.ef.needs_pin and not self.pin.satisfied:
             raise _Status(0x6982)
         return channel.ef
 
@@ -252,7 +263,7 @@ class Uicc:
             if aid is None:
                 raise _Status(0x6985)
             return self._now(b"\x84" + bytes([len(aid)]) + aid, command.p3)
-        return self._now(channel.directory.fcp(pin_enabled=self._pin_enabled), command.p3)
+        return self._now(channel.directory.fcp(pin_enabled=self.pin.enabled), command.p3)
 
     # --- T=0 lengths
 
@@ -283,32 +294,11 @@ class Uicc:
 
     # --- PIN, channels, authentication
 
-    @property
-    def _pin_enabled(self) -> bool:
-        return self._profile.pin is not None
-
-    @property
-    def _pin_satisfied(self) -> bool:
-        return self._pin_verified or not self._pin_enabled
-
-    def _verify(self, command: _Command, channel: _Channel) -> bytes:
-        """VERIFY PIN, or without data a question for the tries left (clause 11.1.9)."""
+    @staticmethod
+    def _pin_command(command: _Command, carry_out: Callable[[bytes], int]) -> bytes:
         if command.p1 != 0 or command.p2 != 0x01:
             raise _Status(0x6A88 if command.p1 == 0 else 0x6A86)
-        if self._profile.pin is None:
-            raise _Status(0x6984)
-        if self.pin_tries_left == 0:
-            raise _Status(0x6983)
-        if not command.data:
-            raise _Status(0x63C0 | self.pin_tries_left)
-        if len(command.data) != 8:
-            raise _Status(0x6700)
-        if command.data == self._profile.pin.reveal().encode().ljust(8, b"\xff"):
-            self.pin_tries_left, self._pin_verified = self._profile.pin_tries, True
-            return b"\x90\x00"
-        self.pin_tries_left, self._pin_verified = self.pin_tries_left - 1, False
-        _log.info("wrong PIN, %d tries left", self.pin_tries_left)
-        raise _Status(0x63C0 | self.pin_tries_left)
+        return carry_out(command.data).to_bytes(2)
 
     def _manage_channel(self, command: _Command, channel: _Channel) -> bytes:
         """Open and close logical channels (clause 11.1.17)."""
@@ -341,7 +331,7 @@ class Uicc:
         gba = self._gba.get(application.aid)
         if command.p2 != 0x81 and (command.p2 != 0x84 or gba is None):
             raise _Status(0x9864)
-        if not self._pin_satisfied:
+        if not self.pin.satisfied:
             raise _Status(0x6982)
         data = command.data
         if command.p2 == 0x84:
