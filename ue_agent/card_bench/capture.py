@@ -82,7 +82,7 @@ def _ipv4(identification: int, payload: bytes) -> bytes:
 
 def _checksum(octets: bytes) -> int:
     """RFC 1071."""
-    total = sum(struct.unpack(f">{(len(octets) + 1) // 2}H", octets + bytes(len(octets) % 2)))
+    total: int = sum(struct.unpack(f">{(len(octets) + 1) // 2}H", octets + bytes(len(octets) % 2)))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
 
