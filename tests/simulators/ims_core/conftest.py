@@ -254,7 +254,7 @@ class World:
         usim = Usim(Milenage(Secret(bytes.fromhex(K)), Secret(bytes.fromhex(OPC))), SqnArray())
         phone = Phone(number, ue, usim, (host, 5060))
         self.phones[number] = phone
-        self.add("A" if number == "0100" else "B", (host, 5060), ue)
+        self.add({"0100": "A", "0300": "C"}.get(number, "B"), (host, 5060), ue)
         return phone
 
     def tell(self, phone: Phone, event: Any) -> None:
