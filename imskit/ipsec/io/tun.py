@@ -1,8 +1,8 @@
 """A TUN device that only sockets bound to it use.
 
-The device has no address of the machine.  A routing rule sends what is bound to it (``SO_BINDTODEVICE``) into a table of its own,
-where everything leads to the device; all other traffic of the machine is routed as before.  The device and its table
-go with the file descriptor, also when the process dies; a rule that a dead process left matches nothing and is
+The device has no address of the machine.  A routing rule sends what is bound to it (``SO_BINDTODEVICE``) into a table
+of its own, where everything leads to the device; all other traffic of the machine is routed as before.  Device and
+table go with the file descriptor, also when the process dies; a rule that a dead process left matches nothing and is
 replaced when the device's name is used again.
 """
 

@@ -77,8 +77,8 @@ async def _close(host, backend) -> None:
 async def _until(condition) -> None:
     """Let the event loop work until ``condition`` holds."""
     async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)  # noqa: ASYNC110  # counters tell nobody that they have changed
+        while not condition():  # noqa: ASYNC110  # counters tell nobody that they have changed
+            await asyncio.sleep(0.001)
 
 
 async def receive(sock: socket.socket, within: float = 5.0) -> tuple[bytes, tuple]:
