@@ -34,8 +34,8 @@ from typing import Literal, TextIO
 from imskit.ipsec.algorithms import STANDARD_PAIRS, AlgorithmPair, Encryption, Integrity, expand_keys
 from imskit.ipsec.association import Address, AssociationSet, SecurityAssociation
 from imskit.ipsec.errors import IpsecError, SpiCollision
-from imskit.ipsec.io.backend import BackendStatistics, SetStatistics
 from imskit.ipsec.io.xfrm_socket import Ownership, XfrmSocket
+from imskit.ipsec.statistics import BackendStatistics, SetStatistics
 from imskit.ipsec.wire import xfrm
 from imskit.secrets import Secret
 from imskit.tasks import spawn
