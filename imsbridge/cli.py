@@ -14,7 +14,8 @@ _COMMANDS = {
     "demo": "a browser calls a VoLTE phone and is called back, in a lab on this machine",
     "ue": "the agent on a handset: run, check, status; and each of its functions alone",
     "edge": "the network edge: the page's web server",
-    "sim": "what the lab stands on: core, phone, card, name server",
+    "card": "a SIM card's identities, AKA and GBA runs, trace, PIN",
+    "sim": "what the lab stands on: core, phone, card, name server, BSF",
     "config": "sample configuration files",
     "doctor": "everything that can be wrong on this device, one line each",
 }

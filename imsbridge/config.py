@@ -11,11 +11,19 @@ from imskit.config.model import sample
 def _models() -> dict[str, type[Any]]:
     from imskit.uicc.profile import CardProfile
     from network_edge.wwsf.config import WwsfConfig
+    from simulators.bsf.config import BsfConfig
     from simulators.ims_core.config import CoreConfig
     from simulators.phone.config import PhoneConfig
     from ue_agent.config import UeConfig
 
-    return {"ue": UeConfig, "wwsf": WwsfConfig, "core": CoreConfig, "phone": PhoneConfig, "card": CardProfile}
+    return {
+        "ue": UeConfig,
+        "wwsf": WwsfConfig,
+        "core": CoreConfig,
+        "phone": PhoneConfig,
+        "card": CardProfile,
+        "bsf": BsfConfig,
+    }
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,7 +35,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="print a configuration file with every setting explained",
         description="Prints a TOML file: fill in what is empty; what is commented out shows the default.",
     )
-    show.add_argument("name", choices=("ue", "wwsf", "core", "phone", "card"), help="whose configuration")
+    show.add_argument("name", choices=("ue", "wwsf", "core", "phone", "card", "bsf"), help="whose configuration")
     show.set_defaults(run=run)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from simulators.bsf import command as bsf
 from simulators.card import command as card
 from simulators.ims_core import command as core
 from simulators.operator_dns import command as dns
@@ -12,7 +13,7 @@ from simulators.phone import command as phone
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``sim`` to the command line."""
-    parser = subparsers.add_parser("sim", help="core, phone, card, name server")
+    parser = subparsers.add_parser("sim", help="core, phone, card, name server, BSF")
     commands = parser.add_subparsers(dest="sim_command", metavar="WHAT", required=True)
-    for module in (core, phone, card, dns):
+    for module in (core, phone, card, dns, bsf):
         module.register(commands)

@@ -230,6 +230,14 @@ def parse_lifetime(text: str) -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
+class InCard:
+    """The card's answer to a challenge with GBA_U: it keeps Ks and gives RES."""
+
+    res: Secret[bytes]
+    """4 to 16 octets (TUAK: to 32)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bootstrapped:
     """A bootstrapped security association as the terminal holds it."""
 

@@ -1,6 +1,7 @@
-"""The HSS towards the operator's web server (reference points Zh and Cx): HTTP with JSON on a Unix socket.
+"""The HSS towards the operator's web server and BSF (reference points Zh and Cx): HTTP with JSON on a Unix socket.
 
-``POST /vector`` gives a fresh authentication vector, ``GET /profile`` the identities of a subscriber.  The answers
+``POST /vector`` gives a fresh authentication vector, ``GET /profile`` the identities of a subscriber, ``GET /guss`` the
+security settings for GBA (TS 33.220 clause 4.4.6).  The answers
 hold keys: the socket is for its owner alone.
 """
 
@@ -50,8 +51,15 @@ def application(hss: Hss) -> web.Application:
         impus = [str.__str__(impu) for impu in subscriber.usable]
         return web.json_response({"impus": impus, "display": subscriber.display})
 
+    async def guss(request: web.Request) -> web.Response:
+        try:
+            subscriber = hss.by_impi(request.query.get("impi", ""))
+        except UnknownSubscriberError as error:
+            raise refusal(web.HTTPNotFound, str(error)) from None
+        return web.json_response({"uicc_type": "GBA_U" if subscriber.gba_u else "GBA"})
+
     app = web.Application(client_max_size=64 * 1024)
-    app.add_routes([web.post("/vector", vector), web.get("/profile", profile)])
+    app.add_routes([web.post("/vector", vector), web.get("/profile", profile), web.get("/guss", guss)])
     return app
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from imskit.aka.errors import AkaError
-from imskit.aka.gba import Bootstrapped
+from imskit.aka.gba import Bootstrapped, InCard
 from imskit.aka.sqn import AUTS_LENGTH
 from imskit.aka.vector import AkaResult, MacFailure, Success, SyncFailure
 from imskit.secrets import Identity, Secret
@@ -120,7 +120,7 @@ class UiccSession:
             answer = self._authenticate(application, authenticate(rand, autn))
             return MacFailure() if answer.sw == _WRONG_MAC else _aka_result(answer)
 
-    def bootstrap(self, source: Source, rand: bytes, autn: bytes) -> AkaResult | gba.InCard:
+    def bootstrap(self, source: Source, rand: bytes, autn: bytes) -> AkaResult | InCard:
         """Run GBA's AKA: GBA_U if the application announces GBA, else GBA_ME (TS 33.220 clauses 4.5.2, 5.3.2).
 
         A challenge whose MAC is not one for GBA_U is tried as one for GBA_ME, because cards announce GBA in networks

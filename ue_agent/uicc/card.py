@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
+from imskit.aka.gba import Bootstrapped, InCard
 from imskit.aka.vector import AkaResult
-from imskit.secrets import Secret
-from ue_agent.uicc.application import ImsIdentities, Pin, UiccSession
+from imskit.secrets import Identity, Secret
+from ue_agent.uicc.application import ImsIdentities, Pin, Source, UiccSession
 from ue_agent.uicc.errors import (
     CardError,
     CardRemovedError,
@@ -130,6 +131,22 @@ class UiccCard:
         """
         return await self._run(lambda: self._authenticate(rand, autn))
 
+    async def bootstrap(self, rand: bytes, autn: bytes) -> AkaResult | InCard:
+        """Run AKA for GBA, with GBA_U if the card can; bound to the card as ``authenticate`` is."""
+        return await self._run(lambda: self._bound(lambda card, source: card.bootstrap(source, rand, autn)))
+
+    async def naf_key(self, naf_id: bytes, impi: str) -> Secret[bytes]:
+        """Return Ks_ext_NAF of the run that the card keeps (GBA_U)."""
+        return await self._run(lambda: self._bound(lambda card, source: card.naf_key(source, naf_id, impi)))
+
+    async def store_bootstrapping(self, run: Bootstrapped) -> None:
+        """Write B-TID and lifetime of a run with GBA_U to the card."""
+        await self._run(lambda: self._bound(lambda card, source: card.store_bootstrapping(source, run)))
+
+    async def stored_bootstrapping(self, impi: Identity) -> Bootstrapped | None:
+        """Return the run with GBA_U that the card remembers, ``None`` if there is none."""
+        return await self._run(lambda: self._bound(lambda card, source: card.stored_bootstrapping(source, impi)))
+
     async def close(self) -> None:
         """Stop watching and give the card back."""
         if self._closed:
@@ -222,6 +239,12 @@ class UiccCard:
         return found
 
     def _authenticate(self, rand: bytes, autn: bytes) -> AkaResult:
+        result = self._bound(lambda card, source: card.authenticate(source, rand, autn))
+        _log.info("AUTHENTICATE: %s", type(result).__name__)
+        return result
+
+    def _bound[T](self, operation: Callable[[UiccSession, Source], T]) -> T:
+        """Carry out ``operation`` on the card whose identities were read, and on no other."""
         session, bound = self._powered(), self._identified
         if bound is None or not self._session_is_identified:
             found = session.identities()
@@ -230,12 +253,10 @@ class UiccCard:
             self._identified = bound = found
             self._session_is_identified = True
         try:
-            result = session.authenticate(bound[0].source, rand, autn)
+            return operation(session, bound[0].source)
         except CardError as error:
-            _log.warning("AUTHENTICATE: %s", error)
+            _log.warning("SIM card: %s", error)
             raise
-        _log.info("AUTHENTICATE: %s", type(result).__name__)
-        return result
 
 
 def _same_card(one: tuple[ImsIdentities, str | None], other: tuple[ImsIdentities, str | None]) -> bool:

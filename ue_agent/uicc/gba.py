@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from imskit.aka.gba import Bootstrapped, BootstrappingInfo, BTid, parse_lifetime
+from imskit.aka.gba import Bootstrapped, BootstrappingInfo, BTid, InCard, parse_lifetime
 from imskit.aka.sqn import AUTS_LENGTH
 from imskit.aka.vector import SyncFailure
 from imskit.secrets import Identity, Secret
@@ -19,13 +17,6 @@ SERVICE_GBA_ISIM = 2
 SERVICE_GBA_USIM = 68
 _CONTEXT = 0x84
 _KEY_LENGTH = 32
-
-
-@dataclass(frozen=True, slots=True)
-class InCard:
-    """GBA_U: the card has bootstrapped and keeps Ks; RES answers the BSF."""
-
-    res: Secret[bytes]
 
 
 def bootstrap_command(rand: bytes, autn: bytes) -> Command:

@@ -11,6 +11,7 @@ from imskit.aka.gba import (
     Bootstrapped,
     BootstrappingInfo,
     BTid,
+    InCard,
     KeyKind,
     bootstrap_key,
     conceal_for_uicc,
@@ -25,7 +26,6 @@ from ue_agent.uicc.apdu import Answer
 from ue_agent.uicc.application import Pin, Source, UiccSession
 from ue_agent.uicc.errors import CardDataError, CardError, PinRequiredError
 from ue_agent.uicc.gba import (
-    InCard,
     bootstrap_command,
     decode_bootstrapping,
     decode_derivation,

@@ -1,0 +1,1 @@
+"""Bootstrapping as a state machine."""
