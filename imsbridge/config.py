@@ -14,6 +14,7 @@ def _models() -> dict[str, type[Any]]:
     from simulators.bsf.config import BsfConfig
     from simulators.ims_core.config import CoreConfig
     from simulators.phone.config import PhoneConfig
+    from ue_agent.card_bench.lab_hss import LabKeys
     from ue_agent.config import UeConfig
 
     return {
@@ -22,6 +23,7 @@ def _models() -> dict[str, type[Any]]:
         "core": CoreConfig,
         "phone": PhoneConfig,
         "card": CardProfile,
+        "card-keys": LabKeys,
         "bsf": BsfConfig,
     }
 
@@ -35,7 +37,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="print a configuration file with every setting explained",
         description="Prints a TOML file: fill in what is empty; what is commented out shows the default.",
     )
-    show.add_argument("name", choices=("ue", "wwsf", "core", "phone", "card", "bsf"), help="whose configuration")
+    show.add_argument(
+        "name", choices=("ue", "wwsf", "core", "phone", "card", "card-keys", "bsf"), help="whose configuration"
+    )
     show.set_defaults(run=run)
 
 

@@ -55,8 +55,10 @@ class ApplicationInfo:
     """The run that EF_GBABP tells of."""
     gba_nafs: list[str] = field(default_factory=list)
     """Names in EF_GBANL: servers for which the card holds a key."""
+    locked: list[str] = field(default_factory=list)
+    """Files that want the PIN, or a right that only the operator has (6982)."""
     notes: list[str] = field(default_factory=list)
-    """What could not be read, and why."""
+    """What else could not be read, and why."""
 
     @property
     def blank(self) -> bool:
@@ -98,7 +100,7 @@ def survey(channel: CardChannel, *, brief: bool = False) -> CardInfo:
     Raises what the transport raises; a card's refusals end in ``notes``.
     """
     info = CardInfo()
-    read = _Reader(channel, info.notes)
+    read = _Reader(channel, info.notes, [])
     if read.directory(_MF, "MF"):
         info.iccid = read.one(files.EF_ICCID, lambda: files.decode_iccid(read_file(channel, files.EF_ICCID)))
         records = read.one(files.EF_DIR, lambda: read_records(channel, files.EF_DIR)) or []
@@ -119,9 +121,10 @@ def survey(channel: CardChannel, *, brief: bool = False) -> CardInfo:
 class _Reader:
     """Reads what can be read, and notes the rest."""
 
-    def __init__(self, channel: CardChannel, notes: list[str]) -> None:
+    def __init__(self, channel: CardChannel, notes: list[str], locked: list[str]) -> None:
         self._channel = channel
         self._notes = notes
+        self._locked = locked
 
     def directory(self, fid: int, name: str) -> bool:
         answer = self._channel.send(select_file(fid, name))
@@ -134,7 +137,7 @@ class _Reader:
             return read()
         except CardError as error:
             if error.sw == _REFUSED:
-                self._notes.append(f"{ef.name}: needs the PIN, or a right that only the operator has (6982)")
+                self._locked.append(ef.name)
             elif expected or error.sw not in _ABSENT:
                 self._notes.append(f"{ef.name}: {error.sw:04X} {error.meaning}")
         except (CardDataError, AkaError) as error:
@@ -148,7 +151,7 @@ def _application(channel: CardChannel, found: ApplicationInfo, *, brief: bool) -
     if not answer.ok:
         found.notes.append(f"cannot be selected: {answer.sw:04X}")
         return
-    read = _Reader(channel, found.notes)
+    read = _Reader(channel, found.notes, found.locked)
 
     def values(ef: Ef, decode: Callable[[], list[str | None]], *, expected: bool = True) -> None:
         content = read.one(ef, decode, expected=expected)

@@ -1,0 +1,1 @@
+"""``imsbridge card …``: a module a sub-command, and what they share."""
