@@ -11,7 +11,24 @@ from dataclasses import dataclass
 from imskit.aka.vector import AkaResult
 from imskit.engine import Tick
 from imskit.ims.conference import ConferenceUser
-from imskit.ims.registration import AskCard, CardAnswer, CardFailed, RegistrationStatus, Start, Stop
+from imskit.ims.registration_events import (
+    AskCard,
+    CardAnswer,
+    CardFailed,
+    FindPCscfs,
+    InstallSecurity,
+    KeepAlive,
+    PCscfsFound,
+    RegistrationStatus,
+    ReleaseSecurity,
+    RemoveSecurity,
+    ReserveSecurity,
+    SecurityFailed,
+    SecurityInstalled,
+    SecurityReserved,
+    Start,
+    Stop,
+)
 from imskit.sip.engine.events import FlowClosed, Received, Transmit, TransportFailed
 from imskit.sip.engine.user_agent_profile import Cause
 from imskit.sip.wire.headers import NameAddr
@@ -23,8 +40,18 @@ __all__ = [
     "CardAnswer",
     "CardFailed",
     "Cause",
+    "FindPCscfs",
     "FlowClosed",
+    "InstallSecurity",
+    "KeepAlive",
+    "PCscfsFound",
     "Received",
+    "ReleaseSecurity",
+    "RemoveSecurity",
+    "ReserveSecurity",
+    "SecurityFailed",
+    "SecurityInstalled",
+    "SecurityReserved",
     "Start",
     "Stop",
     "Tick",
@@ -182,6 +209,10 @@ type Event = (
     | FlowClosed
     | CardAnswer
     | CardFailed
+    | SecurityReserved
+    | SecurityInstalled
+    | SecurityFailed
+    | PCscfsFound
     | Dial
     | Prepare
     | ResourcesReserved
@@ -360,6 +391,12 @@ class RequestReceived:
 type Output = (
     Transmit
     | AskCard
+    | ReserveSecurity
+    | InstallSecurity
+    | RemoveSecurity
+    | ReleaseSecurity
+    | FindPCscfs
+    | KeepAlive
     | RegistrationChanged
     | IncomingCall
     | ReserveResources

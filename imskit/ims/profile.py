@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from imskit.ims.security_agreement import SecurityPolicy
 from imskit.secrets import Identity
-from imskit.sip.wire.flow import Address, Target, Transport
+from imskit.sip.wire.flow import Address, Target
 from imskit.sip.wire.grammar import Parameters
 from imskit.sip.wire.headers import NameAddr
-from imskit.sip.wire.uri import SipUri, Uri, parse_uri
+from imskit.sip.wire.uri import SipUri, Uri
 
 MMTEL = "urn:urn-7:3gpp-service.ims.icsi.mmtel"
 """IMS communication service identifier of multimedia telephony (TS 24.173 clause 5.1)."""
@@ -47,30 +47,16 @@ class UeProfile:
     more_impus: tuple[Identity, ...] = ()
     """Further public identities of the card; each is registered too, unless it comes with the first."""
 
-    @property
-    def transport(self) -> Transport:
-        """Transport towards the P-CSCF."""
-        return self.p_cscfs[0].transport if self.p_cscfs else "UDP"
-
-    def contact_uri(self) -> SipUri:
-        """The address at which this UE is reached."""
-        host, port = self.local
-        name = f"[{host}]" if ":" in host else host
-        suffix = "" if self.transport == "UDP" else f";transport={self.transport.lower()}"
-        uri = parse_uri(f"sip:{name}:{port}{suffix}")
-        assert isinstance(uri, SipUri)
-        return uri
-
-    def registered_contact(self, uri: SipUri | None = None, *, outbound: bool = False) -> NameAddr:
+    def registered_contact(self, uri: SipUri, *, outbound: bool = False) -> NameAddr:
         """Contact of REGISTER: address, instance and feature tags (TS 24.229 clause 5.1.1.2.1, IR.92 2.2.1)."""
         tags: list[tuple[str, str | None]] = [("+sip.instance", f'"<{self.instance}>"')]
         if outbound:
             tags.append(("reg-id", "1"))
-        return NameAddr(uri or self.contact_uri(), parameters=Parameters.of([*tags, MMTEL_TAG, ("audio", None)]))
+        return NameAddr(uri, parameters=Parameters.of([*tags, MMTEL_TAG, ("audio", None)]))
 
-    def call_contact(self, uri: Uri | None = None) -> NameAddr:
+    def call_contact(self, uri: Uri) -> NameAddr:
         """Contact of INVITE and its responses: address or GRUU (TS 24.229 clause 5.1.2A.1.1)."""
-        return NameAddr(uri or self.contact_uri(), parameters=Parameters.of([MMTEL_TAG, ("audio", None)]))
+        return NameAddr(uri, parameters=Parameters.of([MMTEL_TAG, ("audio", None)]))
 
     def access_headers(self) -> tuple[tuple[str, str], ...]:
         """P-Access-Network-Info: on every request and response but ACK, CANCEL and its responses (5.1.2A.1.1)."""

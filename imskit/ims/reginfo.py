@@ -1,4 +1,4 @@
-"""Registration information documents, ``application/reginfo+xml`` (RFC 3680, TS 24.229 clause 5.1.1.6)."""
+"""Registration information documents, ``application/reginfo+xml`` (RFC 3680, RFC 5628, TS 24.229 clause 5.1.1.6)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ MEDIA_TYPE = "application/reginfo+xml"
 MAXIMUM_SIZE = 256 * 1024
 """Longest document read, bytes."""
 _NAMESPACE = "urn:ietf:params:xml:ns:reginfo"
+_GRUU_NAMESPACE = "urn:ietf:params:xml:ns:gruuinfo"
 
 type RegistrationState = Literal["init", "active", "terminated"]
 type ContactState = Literal["active", "terminated"]
@@ -35,6 +36,9 @@ class RegContact:
     """Seconds left."""
     retry_after: int | None = None
     """With ``probation``: seconds until a new attempt is welcome."""
+    public_gruu: str = ""
+    """RFC 5628 section 5; empty: none."""
+    temporary_gruu: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,12 @@ class RegInfo:
                     attributes["expires"] = str(contact.expires)
                 if contact.retry_after is not None:
                     attributes["retry-after"] = str(contact.retry_after)
-                ET.SubElement(ET.SubElement(element, "contact", attributes), "uri").text = contact.uri
+                child = ET.SubElement(element, "contact", attributes)
+                ET.SubElement(child, "uri").text = contact.uri
+                for name, gruu in (("pub-gruu", contact.public_gruu), ("temp-gruu", contact.temporary_gruu)):
+                    if gruu:
+                        more = {"first-cseq": "1"} if name == "temp-gruu" else {}
+                        ET.SubElement(child, f"{{{_GRUU_NAMESPACE}}}{name}", {"uri": gruu, **more})
         return b'<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root)
 
     @classmethod
@@ -125,7 +134,14 @@ def _contact(element: ET.Element) -> RegContact:
         element.get("id", ""),
         _number(element, "expires"),
         _number(element, "retry-after"),
+        _gruu(element, "pub-gruu"),
+        _gruu(element, "temp-gruu"),
     )
+
+
+def _gruu(element: ET.Element, name: str) -> str:
+    found = element.find(f"{{{_GRUU_NAMESPACE}}}{name}")
+    return "" if found is None else "".join(found.get("uri", "").split())
 
 
 def _children(element: ET.Element, name: str) -> Iterable[ET.Element]:

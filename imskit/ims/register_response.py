@@ -6,7 +6,6 @@ import logging
 from dataclasses import dataclass
 
 from imskit.aka.challenge import AkaAlgorithm
-from imskit.ims.reginfo import RegContact, RegInfo
 from imskit.secrets import Secret
 from imskit.sip.wire.auth import Challenge
 from imskit.sip.wire.errors import SipParseError
@@ -28,43 +27,65 @@ class Login:
     """How often it has been answered: nc."""
 
 
-def choose_login(response: Response) -> Login | None:
-    """Return the first challenge that we can answer (RFC 8760 section 2.4)."""
+def choose_login(response: Response, accepted: frozenset[str] | None = None) -> Login | None:
+    """Return the first challenge that we can answer (RFC 8760 section 2.4).
+
+    ``accepted`` are the only algorithms taken, in lower case; ``None``: every AKA algorithm.
+    """
     for value in response.headers.get_all("WWW-Authenticate"):
         try:
             challenge = Challenge.parse(value)
         except SipParseError as error:
             _log.warning("challenge passed over: %s", error)
             continue
-        algorithm = AkaAlgorithm.parse(challenge.algorithm or "")
+        name = challenge.algorithm or ""
+        algorithm = AkaAlgorithm.parse(name) if accepted is None or name.lower() in accepted else None
         if challenge.is_digest and algorithm is not None:
             return Login(challenge, algorithm)
     return None
 
 
-def granted_seconds(response: Response, ours: SipUri) -> int:
-    """Return the seconds granted to our contact, 0 if it is not there (RFC 3261 section 10.2.4)."""
+@dataclass(frozen=True)
+class Granted:
+    """What a 200 to REGISTER grants to our contact."""
+
+    seconds: int
+    """0: the contact is not there."""
+    public_gruu: str = ""
+    """RFC 5627 section 4.2; empty: none."""
+    temporary_gruu: str = ""
+
+
+def granted(response: Response, ours: SipUri) -> Granted:
+    """Read what is granted to our contact (RFC 3261 section 10.2.4); `SipParseError` if the 200 cannot be read."""
     contacts = response.contacts
     for contact in contacts if contacts != "*" else []:
         if _same_contact(contact, ours):
-            if contact.expires is not None:
-                return contact.expires
-            return response.expires if response.expires is not None else 3600
-    return 0
+            seconds = contact.expires
+            if seconds is None:
+                seconds = response.expires if response.expires is not None else 3600
+            return Granted(seconds, _gruu(contact, "pub-gruu"), _gruu(contact, "temp-gruu"))
+    return Granted(0)
 
 
-def own_contact(document: RegInfo, ours: SipUri) -> RegContact | None:
-    """Return this device's contact; it is gone only if it is terminated for every identity that names it."""
-    found: list[RegContact] = []
-    for registration in document.registrations:
-        for contact in registration.contacts:
-            try:
-                uri = parse_uri(contact.uri)
-            except SipParseError:
-                continue
-            if isinstance(uri, SipUri) and _same_address(uri, ours):
-                found.append(contact)
-    return next((contact for contact in found if contact.state == "active"), found[0] if found else None)
+def usable_gruu(text: str) -> str:
+    """Return ``text`` if it is a SIP URI that may stand in a Contact, else nothing."""
+    try:
+        return str(text) if isinstance(parse_uri(text), SipUri) and not set(text) & set('<>" \t') else ""
+    except SipParseError:
+        return ""
+
+
+def keep_alive_seconds(response: Response) -> int | None:
+    """Return the interval that the P-CSCF wants keep-alives at (RFC 6223 section 4.4).
+
+    0 leaves it to us; ``None``: it takes none.
+    """
+    try:
+        value = response.top_via.parameters.get("keep")
+    except SipParseError:
+        return None
+    return int(value) if value and value.isascii() and value.isdigit() and len(value) <= 6 else None
 
 
 def retry_after(response: Response) -> float | None:
@@ -87,9 +108,16 @@ def network_words(response: Response) -> str:
 
 
 def _same_contact(contact: NameAddr, ours: SipUri) -> bool:
-    return isinstance(contact.uri, SipUri) and (uri_equal(contact.uri, ours) or _same_address(contact.uri, ours))
+    return isinstance(contact.uri, SipUri) and (uri_equal(contact.uri, ours) or same_address(contact.uri, ours))
 
 
-def _same_address(uri: SipUri, ours: SipUri) -> bool:
-    """Registrars may add URI parameters: host and port tell whose contact it is."""
+def _gruu(contact: NameAddr, name: str) -> str:
+    return usable_gruu(contact.parameters.get(name) or "")
+
+
+def same_address(uri: SipUri, ours: SipUri) -> bool:
+    """Tell whether two URIs name the same host and port.
+
+    Registrars may add URI parameters: host and port tell whose contact it is.
+    """
     return (uri.host.lower(), uri.port or 5060) == (ours.host.lower(), ours.port or 5060)

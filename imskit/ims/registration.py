@@ -1,45 +1,46 @@
-"""IMS registration of a UE (TS 24.229 clauses 5.1.1.2 to 5.1.1.7), without a security agreement.
+"""IMS registration of a UE (TS 24.229 clauses 5.1.1.2 to 5.1.1.7, TS 33.203, RFC 3329).
 
-The machine builds REGISTER requests and reads their outcome; sending them, and asking the card, is its owner's part.
-One REGISTER is under way at a time.
+The machine builds REGISTER requests and reads their outcome; sending them, asking the card, binding ports and
+installing security associations is its owner's part.  One chain of REGISTERs is under way at a time
+(`registration_attempt`).  How requests cross Gm at a moment is `path`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from imskit.aka.challenge import Challenge, encode_auts
-from imskit.aka.errors import AkaError
 from imskit.aka.vector import AkaResult, MacFailure, Success, SyncFailure
 from imskit.engine import Tick, Tokens
+from imskit.ims.binding import Binding, Bindings
+from imskit.ims.gm_path import GmPath
+from imskit.ims.p_cscf_list import PCscfList, RetryPolicy
 from imskit.ims.profile import UeProfile
-from imskit.ims.reginfo import RegInfo
-from imskit.ims.register_response import (
-    Login,
-    choose_login,
-    granted_seconds,
-    network_words,
-    own_contact,
-    retry_after,
-)
+from imskit.ims.reginfo import RegContact
+from imskit.ims.register_failure import judge, without_outbound
+from imskit.ims.register_login import BadChallenge, RegisterLogin
+from imskit.ims.register_response import Granted, granted, keep_alive_seconds, usable_gruu
+from imskit.ims.registration_attempt import SECONDS, Attempt, Step
 from imskit.ims.registration_events import (
     AskCard,
     CardAnswer,
     CardFailed,
     Changed,
     Event,
+    FindPCscfs,
+    Heard,
     InstallSecurity,
+    KeepAlive,
     Lost,
     Output,
+    PCscfsFound,
     RegisterOutcome,
     RegistrationInfo,
     RegistrationStatus,
     ReleaseSecurity,
     RemoveSecurity,
     ReserveSecurity,
-    RetryPolicy,
     SecurityFailed,
     SecurityInstalled,
     SecurityReserved,
@@ -48,12 +49,13 @@ from imskit.ims.registration_events import (
     State,
     Stop,
 )
-from imskit.secrets import Identity, Secret
-from imskit.sip import digest
-from imskit.sip.wire.auth import Credentials
+from imskit.ims.registration_notice import read
+from imskit.ims.security_agreement import NoAgreement, Protection, choose, client_values
+from imskit.ims.security_sets import InUse, SecuritySets
+from imskit.secrets import Identity
 from imskit.sip.wire.errors import SipParseError
-from imskit.sip.wire.flow import Target
-from imskit.sip.wire.message import Request, Response
+from imskit.sip.wire.flow import Flow, Target
+from imskit.sip.wire.message import Response
 
 __all__ = [
     "AskCard",
@@ -61,9 +63,13 @@ __all__ = [
     "CardFailed",
     "Changed",
     "Event",
+    "FindPCscfs",
+    "Heard",
     "InstallSecurity",
+    "KeepAlive",
     "Lost",
     "Output",
+    "PCscfsFound",
     "RegisterOutcome",
     "Registration",
     "RegistrationInfo",
@@ -87,59 +93,46 @@ INVALID_CHALLENGES = 3
 """The third consecutive invalid challenge ends the attempt (TS 34.229-1 case 9.1)."""
 MAXIMUM_CHALLENGES = 6
 """Challenges in a row, valid or not, that are answered within one attempt."""
-CARD_SECONDS = 30.0
-"""How long the card may take for an answer."""
 DEREGISTER_SECONDS = 4.0
 """How long a de-registration is waited for when the UE goes off."""
-NOTICE_SECONDS = 8.0
-"""A REGISTER that is unanswered for so long is mentioned in the status; timer F takes 128 s to give it up."""
-_LONG_REGISTRATION = 1200
-_REFRESH_BEFORE = 600
-_ELSEWHERE = frozenset({305, 408, 480, 500, 502, 503, 504})
-"""Refusals that another P-CSCF may not share (TS 24.229 clause 5.1.1.2.1)."""
-
-
-@dataclass
-class _Attempt:
-    """One chain of REGISTER requests: an initial registration, a refresh or a de-registration."""
-
-    initial: bool
-    expires: int
-    challenges: int = 0
-    invalid: int = 0
-    raised: bool = False
-    """Whether 423 has been answered already."""
+KEEP_ALIVE_SECONDS = 25.0
+"""Where the P-CSCF takes keep-alives but names no interval: within the 24 to 29 s of RFC 5626 section 4.4.2."""
 
 
 class Registration:
-    """The machine; see the module's text and ``imskit.engine``."""
+    """The machine; see the module's text and ``imskit.engine``.
 
-    def __init__(self, profile: UeProfile, tokens: Tokens, retry: RetryPolicy | None = None) -> None:
+    ``in_use`` tells whether a SIP transaction uses an agreement's associations: old ones stay for it.
+    """
+
+    def __init__(
+        self,
+        profile: UeProfile,
+        tokens: Tokens,
+        retry: RetryPolicy | None = None,
+        in_use: InUse = lambda _: False,
+    ) -> None:
         self._profile = profile
+        self._policy = profile.security
         self._tokens = tokens
         self._retry = retry or RetryPolicy()
         self._outputs: deque[Output] = deque()
         self.status = RegistrationStatus()
         """What is known now."""
+        self._proxies = PCscfList(profile.p_cscfs, self._retry, tokens)
+        self._sets = SecuritySets(tokens, self._outputs.append, in_use)
+        self._bindings = Bindings(profile, tokens)
+        self._login = RegisterLogin(profile, tokens)
+        self._attempt: Attempt | None = None
         self._wanted = False
-        self._attempt: _Attempt | None = None
-        self._login: Login | None = None
-        """The last one that the card has answered."""
-        self._asked: Login | None = None
-        """The one that the card is to answer."""
-        self._key: str | None = None
-        self._waiting_for_card = False
-        self._call_id = ""
-        self._tag = ""
-        self._cseq = 0
-        self._proxy = 0
-        self._tried = 0
-        """P-CSCFs that have failed since the last wait."""
-        self._failures = 0
+        self._outbound = self._policy.protection is Protection.TLS
+        """Whether RFC 5626 is asked for: behind TLS the UE is reached over its own connection only."""
+        self._install_failed = False
+        """The last thing that failed was an installation: once it is tried again at once, with other SPIs."""
+        self._keep_alive: KeepAlive | None = None
         self._not_before = 0.0
         """The network wants no attempt before this time."""
-        self._due_at: float | None = None
-        """Refresh, new attempt, or end of a wait."""
+        self._retry_at: float | None = None
         self._off_at: float | None = None
         """When a de-registration is given up."""
 
@@ -152,42 +145,114 @@ class Registration:
                 self._start(now)
             case Stop():
                 self._stop(now)
-            case RegisterOutcome(key, response, failure):
-                if key == self._key:
-                    self._key = None
-                    self._due_at = None
-                    if response is None:
-                        self._failed(now, failure, elsewhere=True)
-                    else:
-                        self._response(response, now)
-            case CardAnswer(result):
-                if self._waiting_for_card:
-                    self._waiting_for_card = False
+            case RegisterOutcome():
+                self._outcome(event, now)
+            case CardAnswer(result, rand):
+                if self._in(Step.CARD) and rand in (None, self._login.rand):
                     self._card(result, now)
-            case CardFailed(reason):
-                if self._waiting_for_card:
-                    self._waiting_for_card = False
+            case CardFailed(reason, rand):
+                if self._in(Step.CARD) and rand in (None, self._login.rand):
                     self._failed(now, reason)
-            case RegistrationInfo(document):
-                self._notified(document, now)
+            case SecurityReserved():
+                if self._sets.reserved(event) and self._in(Step.RESERVATION):
+                    self._send(now)
+            case SecurityInstalled():
+                if self._sets.installed(event) and self._in(Step.INSTALLATION):
+                    self._send(now)
+            case SecurityFailed(_, reason):
+                if self._sets.failed(event):
+                    self._no_security(reason, now)
+            case PCscfsFound(targets, reason):
+                if self._in(Step.DISCOVERY):
+                    self._found(targets, reason, now)
+            case Heard(local_port, remote):
+                self._sets.heard(local_port, remote, now)
+            case RegistrationInfo():
+                self._notified(event, now)
             case Lost(reason):
                 if self.status.state is State.REGISTERED:
                     _log.warning("registration lost: %s", reason)
-                    self._begin(now, initial=True, reason=f"registering again: {reason}")
+                    self._again(now, f"registering again: {reason}")
             case Tick():
-                if self._off_at is not None and now >= self._off_at:
-                    self._off(now, "switched off; the network did not confirm it")
-                elif self._due_at is not None and now >= self._due_at:
-                    self._due_at = None
-                    self._due(now)
+                pass
+        self._sets.tick(now)
+        self._due(now)
 
     def poll(self) -> Output | None:
         """Return the next output."""
         return self._outputs.popleft() if self._outputs else None
 
     def deadline(self) -> float | None:
-        """When something is due: a refresh, a new attempt, the end of a wait."""
-        return min((at for at in (self._due_at, self._off_at) if at is not None), default=None)
+        """When something is due: a refresh, a new attempt, the end of a wait or of a security association."""
+        times = [self._off_at, self._sets.deadline()]
+        if self._attempt is not None:
+            times.append(self._attempt.until)
+        else:
+            times += [self._retry_at, *(each.due_at for each in self._bindings)]
+        return min((at for at in times if at is not None), default=None)
+
+    @property
+    def path(self) -> GmPath | None:
+        """How requests and their answers cross Gm now; ``None`` before a P-CSCF is known.
+
+        While a registration begins anew, what is left of calls still uses the way of the one before.
+        """
+        return self._sets.current or self._sets.leaving or self._clear()
+
+    def carries(self, flow: Flow) -> bool:
+        """Tell whether what comes over ``flow`` comes inside a security association."""
+        return self._sets.carries(flow.local[1], flow.remote)
+
+    def _in(self, step: Step) -> bool:
+        return self._attempt is not None and self._attempt.step is step
+
+    @property
+    def _leaving(self) -> bool:
+        """Whether everything that happens leads to the end."""
+        return self.status.state is State.DEREGISTERING or not self._wanted
+
+    # ---- time ---------------------------------------------------------------------------------------------------
+
+    def _due(self, now: float) -> None:
+        """Do what the clock asks for."""
+        attempt = self._attempt
+        if self._off_at is not None and now >= self._off_at:
+            self._off(now, "switched off; the network did not confirm it")
+        elif attempt is not None:
+            if attempt.until is not None and now >= attempt.until:
+                self._overdue(attempt, now)
+        elif self.status.state is State.WAITING:
+            if self._retry_at is not None and now >= self._retry_at:
+                self._again(now)
+        elif self.status.state is State.REGISTERED:
+            ends, binding = self._bindings.primary.expires_at, self._bindings.due(now)
+            if ends is not None and now >= ends:
+                # The clock went on while this device slept.
+                self._again(now, "registering again: the registration has run out")
+            elif binding is not None:
+                self._begin(Attempt(binding, initial=False, expires=self._profile.expires), now)
+
+    def _overdue(self, attempt: Attempt, now: float) -> None:
+        reason = f"{attempt.step.value} within {SECONDS[attempt.step]:.0f} s"
+        match attempt.step:
+            case Step.RESPONSE:
+                self._unanswered(attempt, now)
+            case Step.CARD | Step.DISCOVERY:
+                self._failed(now, reason)
+            case Step.RESERVATION | Step.INSTALLATION:
+                self._no_security(reason, now)
+
+    def _unanswered(self, attempt: Attempt, now: float) -> None:
+        """A REGISTER is under way for long: say so; a registration that it was to refresh may run out meanwhile."""
+        attempt.until = None
+        reason = f"{self._proxies.name} has not answered yet; still trying"
+        ends = self.status.expires_at
+        if self.status.state is State.REGISTERED and ends is not None and ends > now:
+            attempt.until = ends
+        elif self.status.state is State.REGISTERED:
+            self._say(State.REGISTERING, f"the registration has run out: {reason}")
+        else:
+            self._set(replace(self.status, reason=reason))
 
     # ---- attempts -----------------------------------------------------------------------------------------------
 
@@ -195,318 +260,395 @@ class Registration:
         """Register; in a wait at once, unless the network set its length."""
         self._wanted = True
         if self.status.state is State.OFF or (self.status.state is State.WAITING and now >= self._not_before):
-            self._begin(now, initial=True)
+            self._again(now)
 
-    def _due(self, now: float) -> None:
-        if self._waiting_for_card:
-            self._waiting_for_card = False
-            self._failed(now, f"the card did not answer within {CARD_SECONDS:.0f} s")
-        elif self._key is not None:
-            self._unanswered(now)
-        elif self.status.state is State.WAITING:
-            self._begin(now, initial=True)
-        elif self.status.state is State.REGISTERED:
-            self._begin(now, initial=False)
+    def _again(self, now: float, reason: str = "registering with the IMS core") -> None:
+        """Begin an initial registration: it has nothing of the one before, and goes in clear (5.1.1.2.2).
 
-    def _unanswered(self, now: float) -> None:
-        """A REGISTER is under way for long: say so; a registration that it was to refresh may run out meanwhile."""
-        reason = f"{self._proxy_name()} has not answered yet; still trying"
-        ends = self.status.expires_at
-        if self.status.state is State.REGISTERED and ends is not None and ends > now:
-            self._due_at = ends
-        elif self.status.state is State.REGISTERED:
-            self._set(RegistrationStatus(State.REGISTERING, f"the registration has run out: {reason}", self._target()))
+        The associations of the one before stay until it stands: calls may still end over them.
+        """
+        if self._in(Step.RESPONSE):
+            return  # no new registration before the answer to this one (TS 24.229 5.1.1.2.1)
+        self._sets.retire()
+        self._login.forget()
+        self._retry_at = None
+        self._say(State.REGISTERING, reason)
+        self._begin(Attempt(self._bindings.renew(), initial=True, expires=self._profile.expires), now)
+
+    def _begin(self, attempt: Attempt, now: float) -> None:
+        self._attempt = attempt
+        if attempt.initial and not self._profile.p_cscfs and self._proxies.fresh_round:
+            self._enter(Step.DISCOVERY, now)
+            self._outputs.append(FindPCscfs())
         else:
-            self._set(replace(self.status, reason=reason))
+            self._prepare(now)
 
-    def _begin(self, now: float, *, initial: bool, reason: str = "") -> None:
-        """Start an initial registration or a refresh."""
-        if self._key is not None or self._waiting_for_card:
-            return  # one REGISTER at a time (TS 24.229 5.1.1.2.1)
-        self._attempt = _Attempt(initial, self._profile.expires)
-        if initial:
-            self._forget()
-            self._set(RegistrationStatus(State.REGISTERING, reason or "registering with the IMS core", self._target()))
-        self._send(now)
+    def _enter(self, step: Step, now: float) -> None:
+        assert self._attempt is not None
+        self._attempt.step, self._attempt.until = step, now + SECONDS[step]
 
-    def _forget(self) -> None:
-        """A new registration has nothing of an old one: new Call-ID, no challenge."""
-        self._login = None
-        self._call_id = self._tokens(32)
-        self._tag = self._tokens(16)
+    def _found(self, targets: tuple[Target, ...], reason: str, now: float) -> None:
+        if targets:
+            self._proxies.replace(targets)
+            self._set(replace(self.status, p_cscf=self._proxies.current))
+            self._prepare(now)
+        else:
+            self._failed(now, reason or "no P-CSCF was found")
+
+    def _prepare(self, now: float, authorization: str | None = None) -> None:
+        """Send the next REGISTER, with fresh ports and SPIs if there is to be an agreement."""
+        assert self._attempt is not None
+        self._attempt.authorization = authorization
+        if self._policy.ipsec:
+            self._enter(Step.RESERVATION, now)
+            self._sets.reserve()
+        else:
+            self._send(now)
+
+    def _no_security(self, reason: str, now: float) -> None:
+        """Ports, SPIs or associations could not be had; an SPI that was taken meanwhile is worth a second try."""
+        text = f"no security association with the P-CSCF: {reason}"
+        if self._in(Step.INSTALLATION) and not self._install_failed and not self._leaving:
+            _log.warning("%s; trying again with other values", text)
+            self._install_failed = True
+            self._again(now, f"registering again: {text}")
+        else:
+            self._failed(now, text)
+
+    def _clear(self) -> GmPath | None:
+        """The way without an agreement: where every initial registration begins."""
+        target = self._proxies.current
+        return GmPath(target, self._profile.local) if target is not None else None
+
+    def _send(self, now: float) -> None:
+        attempt, ports = self._attempt, self._sets.ports
+        assert attempt is not None
+        path = self._sets.new or self._sets.current or self._clear()
+        assert path is not None, "no attempt begins before a P-CSCF is known"
+        if ports is not None:
+            attempt.client = client_values(self._policy, ports)
+        request = attempt.binding.register(
+            self._profile,
+            path,
+            expires=attempt.expires,
+            authorization=attempt.authorization or self._login.authorization(),
+            security_client=attempt.client,
+            outbound=self._outbound,
+        )
+        attempt.path = path
+        attempt.key = f"register-{attempt.binding.cseq}-{self._tokens(8)}"
+        self._enter(Step.RESPONSE, now)
+        if self.status.state is State.DEREGISTERING:
+            attempt.until = None
+        self._outputs.append(SendRegister(attempt.key, request, path.hop, path.sent_by(keep=True)))
+
+    # ---- going off ----------------------------------------------------------------------------------------------
 
     def _stop(self, now: float) -> None:
         self._wanted = False
-        state = self.status.state
-        if state is State.DEREGISTERING:
+        if self.status.state is State.DEREGISTERING:
             return
-        if state is State.REGISTERED and self._key is None:
-            self._waiting_for_card = False
-            self._deregister(now)
-        elif self._key is not None:
+        if self._attempt is not None and self._attempt.step is Step.RESPONSE:
             # A REGISTER is under way: its outcome decides if there is a binding to take away.
-            self._set(replace(self.status, state=State.DEREGISTERING, reason="de-registering"))
-            self._due_at = None
+            self._attempt.until = None
             self._off_at = now + DEREGISTER_SECONDS
+            self._set(replace(self.status, state=State.DEREGISTERING, reason="de-registering"))
+        elif self.status.state is State.REGISTERED:
+            self._deregister(now)
         else:
             self._off(now, "switched off")
 
     def _deregister(self, now: float) -> None:
-        self._attempt = _Attempt(False, 0)
+        """Take the bindings away, one after the other (TS 24.229 clause 5.1.1.6)."""
+        self._sets.abandon()
+        if self._off_at is None:
+            self._off_at = now + DEREGISTER_SECONDS
         self._set(replace(self.status, state=State.DEREGISTERING, reason="de-registering", expires_at=None))
-        self._send(now)
-        self._off_at = now + DEREGISTER_SECONDS
+        self._begin(Attempt(self._bindings.next_to_leave(), initial=False, expires=0), now)
 
     def _off(self, now: float, reason: str) -> None:
-        self._key = None
         self._attempt = None
-        self._waiting_for_card = False
-        self._due_at = self._off_at = None
+        self._sets.clear()
+        self._bindings.renew()
+        self._retry_at = self._off_at = None
         self._set(RegistrationStatus(State.OFF, reason))
         if self._wanted:
-            self._begin(now, initial=True)
-
-    # ---- requests -----------------------------------------------------------------------------------------------
-
-    def _target(self) -> Target:
-        return self._profile.p_cscfs[self._proxy % len(self._profile.p_cscfs)]
-
-    def _proxy_name(self) -> str:
-        host, port = self._target().address
-        return f"the P-CSCF {host} port {port}"
-
-    def _send(self, now: float, authorization: str | None = None) -> None:
-        attempt, profile = self._attempt, self._profile
-        assert attempt is not None
-        self._cseq += 1
-        self._key = f"register-{self._cseq}-{self._tokens(8)}"
-        impu = str.__str__(profile.impu)
-        fields: list[tuple[str, object]] = [
-            ("Max-Forwards", 70),
-            ("From", f"<{impu}>;tag={self._tag}"),
-            ("To", f"<{impu}>"),
-            ("Call-ID", self._call_id),
-            ("CSeq", f"{self._cseq} REGISTER"),
-            ("Contact", profile.registered_contact()),
-            ("Expires", attempt.expires),
-            ("Authorization", authorization or self._authorization()),
-            ("Supported", "path"),
-            ("User-Agent", profile.user_agent),
-        ]
-        request = Request.create("REGISTER", f"sip:{profile.domain}", fields)
-        self._due_at = None if self.status.state is State.DEREGISTERING else now + NOTICE_SECONDS
-        self._outputs.append(SendRegister(self._key, request, self._target()))
-
-    def _authorization(self) -> str:
-        """Credentials without a fresh challenge: empty at first, then from the last one (5.1.1.2.1, 5.1.1.4.1)."""
-        if self._login is None or self._login.password is None:
-            empty = Credentials.digest(
-                username=str.__str__(self._profile.impi),
-                realm=self._profile.domain,
-                nonce="",
-                uri=f"sip:{self._profile.domain}",
-                response="",
-            )
-            return str(empty)
-        return self._answer(self._login, self._login.password)
-
-    def _answer(self, login: Login, password: Secret[bytes] | None, auts: str | None = None) -> str:
-        login.count += 1
-        credentials = digest.answer(
-            login.challenge,
-            username=str.__str__(self._profile.impi),
-            password=password,
-            method="REGISTER",
-            uri=f"sip:{self._profile.domain}",
-            nc=login.count,
-            cnonce=self._tokens(16),
-            auts=auts,
-        )
-        return str(credentials)
+            self._again(now)
 
     # ---- answers of the core --------------------------------------------------------------------------------------
 
-    def _response(self, response: Response, now: float) -> None:
-        if self.status.state is State.DEREGISTERING:
-            self._deregistration_answered(response, now)
+    def _outcome(self, event: RegisterOutcome, now: float) -> None:
+        attempt, response = self._attempt, event.response
+        if attempt is None or attempt.step is not Step.RESPONSE or attempt.key != event.key:
+            return
+        attempt.key, attempt.sender = "", event.sender
+        if response is None:
+            self._silence(attempt, event.failure, now)
+        elif self.status.state is State.DEREGISTERING:
+            self._deregistration_answered(attempt, response, now)
         elif response.success:
-            self._accepted(response, now)
+            self._accepted(attempt, response, now)
         elif response.status == 401:
-            self._challenged(response, now)
+            self._challenged(attempt, response, now)
         elif response.status == 423:
-            self._too_brief(response, now)
+            self._too_brief(attempt, response, now)
+        elif without_outbound(response) and self._outbound:
+            self._outbound = False
+            self._prepare(now)
         else:
-            self._refused(response, now)
+            self._refused(attempt, response, now)
 
-    def _deregistration_answered(self, response: Response, now: float) -> None:
-        attempt = self._attempt
-        if attempt is not None and attempt.expires and (response.success or not attempt.initial):
+    def _silence(self, attempt: Attempt, reason: str, now: float) -> None:
+        """No answer at all: associations that it was sent over are dead, and with them the registration (5.1.1.4.1)."""
+        if attempt.path is not None and attempt.path.agreed and not attempt.initial and not self._leaving:
+            _log.warning("%s; the security associations are taken for dead", reason)
+            self._attempt = None
+            self._sets.clear()
+            self._again(now, f"registering again: {reason}")
+        else:
+            self._failed(now, reason, elsewhere=True)
+
+    def _deregistration_answered(self, attempt: Attempt, response: Response, now: float) -> None:
+        if attempt.expires and (response.success or not attempt.initial):
             # The switch-off met a registration or refresh under way: there is a binding to take away.
+            if response.success:
+                self._sets.confirm(now + DEREGISTER_SECONDS)
             self._deregister(now)
-        elif response.status == 401 and attempt is not None and not attempt.expires:
-            self._challenged(response, now)
+        elif response.status == 401 and not attempt.expires:
+            self._challenged(attempt, response, now)
+        elif attempt.binding is not self._bindings.primary and not attempt.expires:
+            attempt.binding.expires_at = None
+            self._deregister(now)
         else:
             self._off(now, "switched off")
 
-    def _accepted(self, response: Response, now: float) -> None:
+    def _accepted(self, attempt: Attempt, response: Response, now: float) -> None:
+        assert attempt.path is not None
+        binding = attempt.binding
         try:
-            expires = granted_seconds(response, self._profile.contact_uri())
-            associated = tuple(Identity(str(address.uri)) for address in response.addresses("P-Associated-URI")) or (
-                self._profile.impu,
-            )
+            grant = granted(response, attempt.path.contact_uri())
+            named = tuple(Identity(str(address.uri)) for address in response.addresses("P-Associated-URI"))
             route = tuple(str(address) for address in response.service_route)
         except SipParseError as error:
             self._failed(now, f"the core's 200 to REGISTER cannot be read: {error}")
             return
-        if expires <= 0:
+        if grant.seconds <= 0:
             self._failed(now, "the core's 200 to REGISTER does not hold this device's contact")
             return
-        self._failures = self._tried = 0
-        self._not_before = 0.0
         self._attempt = None
-        refresh = expires - _REFRESH_BEFORE if expires > _LONG_REGISTRATION else expires / 2
+        self._install_failed = False
+        self._not_before = 0.0
+        binding.accepted(grant.seconds, named or (binding.impu,), now)
+        self._sets.confirm(now + grant.seconds)
+        self._proxies.succeeded()
+        if binding is self._bindings.primary:
+            self._registered(grant, route)
+            self._keep_up(response)
+        else:
+            self._set(replace(self.status, associated=self._bindings.associated()))
+        self._bindings.add_missing(now)
+
+    def _registered(self, grant: Granted, route: tuple[str, ...]) -> None:
+        associated, pair = self._bindings.associated(), self._sets.pair
+        tls = "TLS" if self._policy.protection is Protection.TLS else ""
         self._set(
             RegistrationStatus(
                 State.REGISTERED,
-                f"registered for {expires} s",
-                self._target(),
+                f"registered for {grant.seconds} s",
+                self._proxies.current,
                 # The default is the first (RFC 7315 4.1.2.2); as a SIP URI, which From and SUBSCRIBE can always use.
                 next((each for each in associated if each.lower().startswith("sip")), associated[0]),
                 associated,
                 route,
-                now + expires,
+                self._bindings.primary.expires_at,
+                public_gruu=grant.public_gruu,
+                temporary_gruu=grant.temporary_gruu,
+                security=f"IPsec {pair}" if pair is not None else tls,
             )
         )
-        self._due_at = now + refresh
 
-    def _challenged(self, response: Response, now: float) -> None:
-        attempt = self._attempt
-        assert attempt is not None
+    def _keep_up(self, response: Response) -> None:
+        """Keep the way open as the P-CSCF asked (RFC 6223 section 4.4)."""
+        path, seconds = self.path, keep_alive_seconds(response)
+        if path is None or seconds is None:
+            self._keep(None)
+        else:
+            self._keep(KeepAlive(path.hop, float(seconds) or KEEP_ALIVE_SECONDS))
+
+    def _keep(self, wanted: KeepAlive | None) -> None:
+        if wanted != self._keep_alive:
+            self._keep_alive = wanted
+            self._outputs.append(wanted or KeepAlive(None))
+
+    # ---- challenges -----------------------------------------------------------------------------------------------
+
+    def _challenged(self, attempt: Attempt, response: Response, now: float) -> None:
         attempt.challenges += 1
-        login = choose_login(response)
-        if login is None:
-            self._failed(now, "the core's challenge offers no AKA algorithm that this device knows")
-            return
-        try:
-            challenge = Challenge.decode(login.challenge.nonce or "")
-        except AkaError as error:
-            self._failed(now, f"the core's challenge cannot be used: {error}")
-            return
         if attempt.challenges > MAXIMUM_CHALLENGES:
             self._failed(now, "the core goes on challenging: it does not accept the card's answers")
             return
-        self._asked = login
-        self._waiting_for_card = True
-        self._due_at = now + CARD_SECONDS
-        self._outputs.append(AskCard(challenge.rand, challenge.autn))
+        if self._sets.new is not None:
+            # What the card answered over the new set was not taken: that set is void, the chain begins once more.
+            self._sets.abandon()
+            if attempt.initial:
+                self._login.forget()
+            self._prepare(now)
+            return
+        try:
+            question = self._login.read(response)
+            if self._sets.ports is not None:
+                attempt.choice = choose(response, self._policy, self._sets.ports)
+        except BadChallenge as error:
+            self._failed(now, str(error))
+            return
+        except NoAgreement as error:
+            self._failed(now, str(error), elsewhere=True)
+            return
+        self._enter(Step.CARD, now)
+        self._outputs.append(question)
 
     def _card(self, result: AkaResult, now: float) -> None:
+        attempt = self._attempt
+        assert attempt is not None
         try:
-            self._answer_challenge(result, now)
+            if isinstance(result, Success):
+                self._valid(attempt, result, now)
+            else:
+                self._invalid(attempt, result, now)
         except SipParseError as error:
             self._failed(now, f"the core's challenge cannot be answered: {error}")
 
-    def _answer_challenge(self, result: AkaResult, now: float) -> None:
-        attempt, login = self._attempt, self._asked
-        assert attempt is not None
-        assert login is not None
-        if isinstance(result, Success):
-            attempt.invalid = 0
-            self._login = replace(login, password=login.algorithm.password(result))
-            self._send(now, self._authorization())
-            return
+    def _valid(self, attempt: Attempt, run: Success, now: float) -> None:
+        attempt.invalid = 0
+        attempt.authorization = self._login.succeed(run)
+        path, choice, ports = attempt.path, attempt.choice, self._sets.ports
+        if ports is None or path is None or choice is None:
+            self._send(now)
+        elif (peer := attempt.peer()) is None:
+            self._failed(now, f"the IP address of {self._proxies.name} is not known", elsewhere=True)
+        else:
+            self._enter(Step.INSTALLATION, now)
+            agreement = choice.agreement(path.hop, self._profile.local[0], peer, ports, run)
+            self._sets.install(agreement, choice.verify, now)
+
+    def _invalid(self, attempt: Attempt, verdict: SyncFailure | MacFailure, now: float) -> None:
+        """Tell the core what is wrong with its challenge, with a new Security-Client (TS 24.229 clause 5.1.1.5.3)."""
+        wrong_mac = isinstance(verdict, MacFailure)
         attempt.invalid += 1
         if attempt.invalid >= INVALID_CHALLENGES:
-            kind = "does not belong to this card's network" if isinstance(result, MacFailure) else "is out of sequence"
+            kind = "does not belong to this card's network" if wrong_mac else "is out of sequence"
             self._failed(now, f"gave up: {INVALID_CHALLENGES} challenges in a row were invalid; the last one {kind}")
             return
-        match result:
-            case SyncFailure(auts):
-                _log.info("the card asks to resynchronise")
-                self._send(now, self._answer(login, None, encode_auts(auts)))
-            case MacFailure():
-                _log.warning("the card does not accept the network's MAC")
-                # TS 24.229 5.1.1.5.3: neither AUTS nor a response.
-                self._send(now, self._answer(login, None))
+        _log.info("the card does not accept the network's MAC" if wrong_mac else "the card asks to resynchronise")
+        self._prepare(now, self._login.refuse(verdict))
 
-    def _too_brief(self, response: Response, now: float) -> None:
-        attempt = self._attempt
-        assert attempt is not None
+    # ---- failures -------------------------------------------------------------------------------------------------
+
+    def _too_brief(self, attempt: Attempt, response: Response, now: float) -> None:
         try:
             minimum = response.min_expires
         except SipParseError:
             minimum = None
         if minimum is None or minimum <= attempt.expires or attempt.raised:
-            self._refused(response, now)
+            self._refused(attempt, response, now)
             return
         attempt.expires, attempt.raised = minimum, True
-        self._send(now)
+        self._sets.abandon()
+        self._prepare(now)
 
-    def _refused(self, response: Response, now: float) -> None:
-        attempt = self._attempt
-        text = f"the core answered {response.status} {response.reason}".rstrip() + network_words(response)
-        delay = retry_after(response)
-        if attempt is not None and not attempt.initial and response.status not in (403, 404):
-            ends = self.status.expires_at
-            if delay is not None and ends is not None and now + delay < ends:
-                self._attempt = None
-                self._due_at = now + delay
-                return
+    def _refused(self, attempt: Attempt, response: Response, now: float) -> None:
+        refusal = judge(response, self._policy.protection)
+        delay, ends = refusal.delay, self.status.expires_at
+        if refusal.final:
+            self._failed(now, refusal.text, max(delay or 0.0, self._retry.maximum))
+        elif attempt.binding is not self._bindings.primary:
+            self._failed(now, refusal.text, delay)
+        elif attempt.initial:
+            self._failed(now, refusal.text, delay, elsewhere=refusal.elsewhere)
+        elif delay is not None and ends is not None and now + delay < ends:
+            self._attempt = None
+            self._sets.abandon()
+            attempt.binding.due_at = now + delay
+        else:
             # 5.1.1.4.1: the old registration may be gone; begin anew at once, and back off if that fails too.
-            self._begin(now, initial=True, reason=f"registering again: {text}")
-            return
-        if response.status in (403, 404):
-            # The subscription does not allow it: asking again soon will not change that.
-            delay = max(delay or 0.0, self._retry.maximum)
-        self._failed(now, text, delay, elsewhere=delay is None and response.status in _ELSEWHERE)
+            self._attempt = None
+            self._again(now, f"registering again: {refusal.text}")
 
     def _failed(self, now: float, reason: str, delay: float | None = None, *, elsewhere: bool = False) -> None:
         """The attempt is over: try the next P-CSCF where that may help, else wait (RFC 5626 section 4.5)."""
-        self._attempt = None
-        self._key = None
-        if self.status.state is State.DEREGISTERING or not self._wanted:
+        attempt, self._attempt = self._attempt, None
+        if self._leaving:
             self._off(now, "switched off")
-            return
-        if elsewhere:
-            self._proxy += 1
-            self._tried += 1
-            if self._tried < len(self._profile.p_cscfs):
-                _log.warning("registration failed: %s; trying the next P-CSCF", reason)
-                self._begin(now, initial=True, reason=f"{reason}; trying the next P-CSCF")
-                return
-        self._failures += 1
-        self._tried = 0
+        elif attempt is not None and attempt.binding is not self._bindings.primary and not elsewhere:
+            self._one_identity_failed(attempt.binding, reason, delay, now)
+        elif elsewhere and self._proxies.next():
+            _log.warning("registration failed: %s; trying the next P-CSCF", reason)
+            self._sets.clear()
+            self._again(now, f"{reason}; trying the next P-CSCF")
+        else:
+            self._wait(now, reason, delay)
+
+    def _one_identity_failed(self, binding: Binding, reason: str, delay: float | None, now: float) -> None:
+        """A further identity is not registered; the others are."""
+        _log.warning("%r is not registered: %s", binding.impu, reason)
+        self._sets.abandon()
+        binding.expires_at = None
+        binding.due_at = now + max(delay or 0.0, self._retry.maximum)
+        self._set(replace(self.status, associated=self._bindings.associated()))
+
+    def _wait(self, now: float, reason: str, delay: float | None) -> None:
+        pause = self._proxies.back_off()
         self._not_before = 0.0 if delay is None else now + delay
-        if delay is None:
-            ceiling = min(self._retry.maximum, self._retry.base * 2 ** min(self._failures, 16))
-            delay = ceiling * (0.5 + int(self._tokens(8), 16) / 2**33)
-        _log.warning("registration failed: %s; next try in %.0f s", reason, delay)
-        self._set(RegistrationStatus(State.WAITING, reason, self._target(), retry_at=now + delay))
-        self._due_at = now + delay
+        wait = pause if delay is None else delay
+        _log.warning("registration failed: %s; next try in %.0f s", reason, wait)
+        self._sets.clear()
+        self._bindings.renew()
+        self._retry_at = now + wait
+        self._set(RegistrationStatus(State.WAITING, reason, self._proxies.current, retry_at=self._retry_at))
 
     # ---- reg-event ------------------------------------------------------------------------------------------------
 
-    def _notified(self, document: RegInfo, now: float) -> None:
+    def _notified(self, event: RegistrationInfo, now: float) -> None:
         """Obey the network's word on our contact (TS 24.229 clauses 5.1.1.5.1 and 5.1.1.7)."""
-        if self.status.state is not State.REGISTERED or self._key is not None:
+        path, primary = self.path, self._bindings.primary
+        if self.status.state is not State.REGISTERED or self._in(Step.RESPONSE) or path is None:
             return
-        contact = own_contact(document, self._profile.contact_uri())
-        if contact is None:
+        notice = read(event.document, path.contact_uri(), self.status.associated, primary.impu)
+        if notice.ended is not None:
+            self._ended(notice.ended, now)
             return
-        if contact.state == "active":
-            left = contact.expires
-            if contact.event == "shortened" and left is not None and self.status.expires_at is not None:
-                self._set(replace(self.status, expires_at=now + left, reason=f"registered for {left} s"))
-                self._due_at = now + left / 2
-            return
-        self._waiting_for_card = False  # whatever was being refreshed is gone
+        self._bindings.obey(notice)
+        status = replace(
+            self.status,
+            public_gruu=usable_gruu(notice.public_gruu) or self.status.public_gruu,
+            temporary_gruu=usable_gruu(notice.temporary_gruu) or self.status.temporary_gruu,
+        )
+        if associated := self._bindings.associated():
+            default = self.status.impu if self.status.impu in associated else associated[0]
+            status = replace(status, associated=associated, impu=default)
+        if (left := notice.shortened) is not None:
+            # The network wants to authenticate us again: at half of what is left.
+            primary.expires_at, primary.due_at = now + left, now + left / 2
+            status = replace(status, expires_at=now + left, reason=f"registered for {left} s")
+        if status != self.status:
+            self._set(status)
+
+    def _ended(self, contact: RegContact, now: float) -> None:
+        self._attempt = None  # whatever was being refreshed is gone
         if contact.event in ("deactivated", "expired"):
-            self._begin(now, initial=True, reason="the network asked to register again")
+            self._again(now, "the network asked to register again")
         elif contact.event == "probation":
             self._failed(now, "the network asked to register again later", float(contact.retry_after or 0))
         else:
             self._failed(now, f"the network ended the registration ({contact.event})", self._retry.maximum)
 
+    # ---- status ---------------------------------------------------------------------------------------------------
+
+    def _say(self, state: State, reason: str) -> None:
+        self._set(RegistrationStatus(state, reason, self._proxies.current))
+
     def _set(self, status: RegistrationStatus) -> None:
         self.status = status
+        if status.state is not State.REGISTERED:
+            self._keep(None)
         self._outputs.append(Changed(status))

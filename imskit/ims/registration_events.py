@@ -10,7 +10,8 @@ from imskit.engine import Tick
 from imskit.ims.reginfo import RegInfo
 from imskit.ims.security_agreement import SecurityAgreement, SecurityPorts
 from imskit.secrets import Identity
-from imskit.sip.wire.flow import Target
+from imskit.sip.engine.events import SentBy
+from imskit.sip.wire.flow import Address, Target
 from imskit.sip.wire.message import Request, Response
 
 
@@ -25,14 +26,6 @@ class State(Enum):
 
 
 @dataclass(frozen=True)
-class RetryPolicy:
-    """Back-off between failed registrations (RFC 5626 section 4.5), seconds."""
-
-    base: float = 30.0
-    maximum: float = 1800.0
-
-
-@dataclass(frozen=True)
 class RegistrationStatus:
     """What is known; ``reason`` is a sentence for the user."""
 
@@ -40,13 +33,20 @@ class RegistrationStatus:
     reason: str = "not started"
     p_cscf: Target | None = None
     impu: Identity | None = None
-    """Default public identity: the first of ``associated``."""
+    """Default public identity: the first SIP URI of ``associated``."""
     associated: tuple[Identity, ...] = ()
-    """P-Associated-URI: the identities that may be used (RFC 7315 section 4.1)."""
+    """The identities that may be used, of all registrations (P-Associated-URI, RFC 7315 section 4.1); a registered
+    identity that is not among them is barred."""
     service_route: tuple[str, ...] = ()
     """Route values of what is sent outside dialogs (RFC 3608)."""
     expires_at: float | None = None
     retry_at: float | None = None
+    public_gruu: str = ""
+    """This device's own name for the default registration (RFC 5627); empty: none."""
+    temporary_gruu: str = ""
+    """The same without the user's identity, for anonymous calls."""
+    security: str = ""
+    """How Gm is protected, for the user: ``IPsec null/aes-gcm``, ``TLS``; empty: not at all."""
 
 
 # ---- events -----------------------------------------------------------------------------------------------------
@@ -69,6 +69,8 @@ class RegisterOutcome:
     key: str
     response: Response | None
     failure: str = "the P-CSCF does not answer"
+    sender: str = ""
+    """IP address that the response came from; needed where the P-CSCF is known by a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class CardAnswer:
     """What the card made of the challenge."""
 
     result: AkaResult
+    rand: bytes | None = None
+    """Of the challenge, so that a late answer to another one is not taken for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class CardFailed:
     """The card could not be asked; ``reason`` says why in words for the user."""
 
     reason: str
+    rand: bytes | None = None
+    """As in `CardAnswer`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,22 @@ class SecurityFailed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A message came from ``remote`` to our port ``local_port``: it tells which security associations are alive."""
+
+    local_port: int
+    remote: Address
+
+
+@dataclass(frozen=True, slots=True)
+class PCscfsFound:
+    """Answer to `FindPCscfs`: in order of preference; empty, with ``reason`` for the user, if there is none."""
+
+    targets: tuple[Target, ...]
+    reason: str = ""
+
+
 type Event = (
     Start
     | Stop
@@ -136,6 +158,8 @@ type Event = (
     | SecurityReserved
     | SecurityInstalled
     | SecurityFailed
+    | Heard
+    | PCscfsFound
     | Tick
 )
 
@@ -149,6 +173,8 @@ class SendRegister:
     key: str
     request: Request
     target: Target
+    sent_by: SentBy
+    """What its Via says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,4 +230,28 @@ class ReleaseSecurity:
     reservation: str
 
 
-type Output = SendRegister | AskCard | Changed | ReserveSecurity | InstallSecurity | RemoveSecurity | ReleaseSecurity
+@dataclass(frozen=True, slots=True)
+class FindPCscfs:
+    """Look for P-CSCFs (TS 24.229 clause 9.2.1); `PCscfsFound` answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """Send keep-alives to ``target`` from now on (RFC 6223): CRLF on a connection, STUN on UDP (RFC 5626 4.4)."""
+
+    target: Target | None
+    """``None``: send no more."""
+    seconds: float = 0.0
+
+
+type Output = (
+    SendRegister
+    | AskCard
+    | Changed
+    | ReserveSecurity
+    | InstallSecurity
+    | RemoveSecurity
+    | ReleaseSecurity
+    | FindPCscfs
+    | KeepAlive
+)

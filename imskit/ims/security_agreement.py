@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from imskit.aka.vector import Success
 from imskit.ipsec.algorithms import STANDARD_PAIRS, AlgorithmPair, Encryption, Integrity, expand_keys
 from imskit.ipsec.association import AssociationSet, Party, UdpEncapsulation
 from imskit.ipsec.errors import IpsecError
@@ -159,6 +160,10 @@ class ServerChoice:
     mode: Mode
     verify: tuple[str, ...]
     """Security-Verify: every element of Security-Server as it came, those of media security too (RFC 3329 2.3.1)."""
+
+    def agreement(self, hop: Target, local: str, remote: str, ours: SecurityPorts, run: Success) -> SecurityAgreement:
+        """Return the agreement that this choice makes with the keys of an AKA run; ``hop`` led to the P-CSCF."""
+        return SecurityAgreement(hop.transport, local, remote, ours, self.theirs, self.pair, run.ck, run.ik, self.mode)
 
 
 class NoAgreement(Exception):

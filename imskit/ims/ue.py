@@ -18,7 +18,6 @@ from imskit.ims.calls import Calls
 from imskit.ims.events import (
     Accept,
     AnswerOffer,
-    AskCard,
     CardAnswer,
     CardFailed,
     Dial,
@@ -30,6 +29,7 @@ from imskit.ims.events import (
     Invite,
     Modify,
     Output,
+    PCscfsFound,
     Prepare,
     Received,
     RegistrationChanged,
@@ -40,25 +40,35 @@ from imskit.ims.events import (
     ResourcesFailed,
     ResourcesReserved,
     Ring,
+    SecurityFailed,
+    SecurityInstalled,
+    SecurityReserved,
     Start,
     Stop,
     Transfer,
     TransportFailed,
 )
+from imskit.ims.gm_path import GmPath
 from imskit.ims.profile import EXPIRES, UeProfile
 from imskit.ims.reginfo import MEDIA_TYPE, RegInfo, RegInfoError
+from imskit.ims.security_agreement import SecurityAgreement
 from imskit.sip.engine import user_agent_events as ua
 from imskit.sip.engine.events import SentBy
 from imskit.sip.engine.subscription import retry_delay
 from imskit.sip.engine.timers import TS24229_UE, TimerProfile
 from imskit.sip.engine.user_agent import UserAgent
+from imskit.sip.wire.flow import Flow, Target, Transport
 from imskit.sip.wire.message import Request, Response
+from imskit.sip.wire.uri import parse_uri
 
 _log = logging.getLogger(__name__)
 
 _SUPPORTED = ("100rel", "timer", "precondition", "199", "replaces", "norefersub")
 _METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "OPTIONS", "INFO", "NOTIFY", "REFER")
 """What this UE takes; MESSAGE is answered 405: nobody here would read it."""
+_TRANSPORTS: tuple[Transport, ...] = ("UDP", "TCP", "TLS")
+_NOT_THESE = frozenset({"ACK", "CANCEL", "REGISTER"})
+"""Requests without what all others carry: those of the standard, and REGISTER, which says it for itself."""
 _ACCEPT = ("application/sdp", "application/3gpp-ims+xml")
 _SUBSCRIPTION_RETRY = 60.0
 """Seconds until the next reg-event SUBSCRIBE where the network does not say."""
@@ -78,12 +88,12 @@ class ImsUe:
     ) -> None:
         self._profile = profile
         self._tokens = tokens
-        self._registration = reg.Registration(profile, tokens, retry)
+        self._registration = reg.Registration(profile, tokens, retry, self._in_use)
         self._agent = UserAgent(
             self._agent_profile(),
             tokens,
             timers,
-            sent_by={"UDP": SentBy(*profile.local), "TCP": SentBy(*profile.local)},
+            sent_by={transport: SentBy(*profile.local) for transport in _TRANSPORTS},
         )
         self._calls = Calls(self._command, self._call_says, preconditions=profile.preconditions)
         self._services = CallServices(self._calls, self._command, self._tell, tokens, profile.domain)
@@ -122,19 +132,22 @@ class ImsUe:
             case Start():
                 self._stopping = False
                 self._registration.handle(event, now)
-            case CardAnswer() | CardFailed():
+            case CardAnswer() | CardFailed() | SecurityReserved() | SecurityInstalled() | SecurityFailed():
+                self._registration.handle(event, now)
+            case PCscfsFound(targets):
+                self._proxies |= {_plain(target.address[0]) for target in targets}
                 self._registration.handle(event, now)
             case Stop():
                 self._stop()
             case Received():
                 if self._from_p_cscf(event):
+                    self._registration.handle(reg.Heard(event.flow.local[1], event.flow.remote), now)
                     self._agent.handle(event, now)
             case TransportFailed():
                 self._agent.handle(event, now)
             case FlowClosed(flow):
                 self._agent.handle(event, now)
-                if flow.transport == self._profile.transport == "TCP" and _plain(flow.remote[0]) in self._proxies:
-                    # The P-CSCF reaches us over this connection (RFC 5626 section 4.4), or not at all.
+                if self._depends_on(flow):
                     self._suspect("the connection to the P-CSCF is gone")
             case Dial():
                 self._dial(event)
@@ -188,23 +201,53 @@ class ImsUe:
         self._agent.handle(command, self._now)
 
     def _from_p_cscf(self, received: Received) -> bool:
-        """Requests are taken from the P-CSCF only: nobody else on the access may make this UE ring."""
+        """Requests are taken from the P-CSCF only: nobody else on the access may make this UE ring.
+
+        With a security agreement they must come inside it, and so must all answers but those to a REGISTER in clear.
+        """
         message, host = received.message, _plain(received.flow.remote[0])
-        self._sender = host
+        self._sender = received.flow.remote[0]
         response = message.startswith(b"SIP/2.0 ") if isinstance(message, bytes) else isinstance(message, Response)
-        if response or host in self._proxies:
+        if self._profile.security.ipsec:
+            if self._registration.carries(received.flow):
+                return True
+            if isinstance(message, Response) and message.cseq.method == "REGISTER":
+                return message.top_via.port == self._profile.local[1]
+        elif response or host in self._proxies:
             return True
         _log.warning("a request that does not come from the P-CSCF is dropped")
         return False
+
+    def _depends_on(self, flow: Flow) -> bool:
+        """Whether the P-CSCF reaches us over this connection (RFC 5626 section 4.4), or not at all.
+
+        In a security agreement it opens its own.
+        """
+        path = self._registration.path
+        return (
+            path is not None
+            and not path.agreed
+            and flow.transport == path.hop.transport
+            and flow.transport in ("TCP", "TLS")
+            and _plain(flow.remote[0]) in self._proxies
+        )
+
+    def _in_use(self, agreement: SecurityAgreement) -> bool:
+        """Whether a transaction goes on over the associations of ``agreement``."""
+
+        def over(way: Flow | Target) -> bool:
+            if isinstance(way, Target):
+                return way.source_port == agreement.ours.port_c
+            return agreement.carries(way.local[1], way.remote[1])
+
+        return self._agent.uses(over)
 
     # ---- registration -------------------------------------------------------------------------------------------
 
     def _registration_says(self, output: reg.Output) -> None:
         match output:
-            case AskCard():
-                self._outputs.append(output)
-            case reg.SendRegister(key, request, target):
-                self._command(ua.Send(key, request, target))
+            case reg.SendRegister(key, request, target, sent_by):
+                self._command(ua.Send(key, request, target, sent_by))
             case reg.Changed(status):
                 self._command(ua.Configure(self._agent_profile()))
                 if status.state is reg.State.REGISTERED:
@@ -216,10 +259,15 @@ class ImsUe:
                     # The network forgets the subscription with the registration.
                     self._old_subscription, self._subscription = self._subscription or self._old_subscription, None
                 self._outputs.append(RegistrationChanged(status))
+            case _:
+                self._outputs.append(output)
 
     def _stop(self) -> None:
         self._stopping = True
         self._calls.end_all(self._now)
+        if self._subscription is not None and self.status.state is reg.State.REGISTERED:
+            self._command(ua.Unsubscribe(self._subscription))
+            self._subscription = None
         self._registration.handle(Stop(), self._now)
 
     def _subscribe(self) -> None:
@@ -260,8 +308,9 @@ class ImsUe:
                 if self._services.answered(key, response, self._now):
                     return
                 if response is not None and self._sender is not None:
-                    self._proxies.add(self._sender)
-                self._registration.handle(reg.RegisterOutcome(key, response, self._failure(cause)), self._now)
+                    self._proxies.add(_plain(self._sender))
+                outcome = reg.RegisterOutcome(key, response, self._failure(cause), self._sender or "")
+                self._registration.handle(outcome, self._now)
             case ua.IncomingCall():
                 self._incoming(output)
             case ua.Notified(subscription, _, message):
@@ -290,9 +339,10 @@ class ImsUe:
 
     def _failure(self, cause: ua.Cause | None) -> str:
         """Why there is no answer to REGISTER, for the user."""
-        host, port = (self.status.p_cscf or self._profile.p_cscfs[0]).address
+        path = self._registration.path
+        where = f" {path.hop.address[0]} port {path.hop.address[1]}" if path is not None else ""
         verb = "cannot be reached" if cause is ua.Cause.TRANSPORT else "does not answer"
-        return f"the P-CSCF {host} port {port} {verb}"
+        return f"the P-CSCF{where} {verb}"
 
     def _refused(self, refused: ua.Refused) -> None:
         """A command came too late or cannot be carried out: whoever waits for its outcome must hear of it."""
@@ -308,7 +358,7 @@ class ImsUe:
         """Answer what is no call and no NOTIFY of ours; 405 for other methods comes from the user agent."""
         status = 200
         fields: Fields = ()
-        if self._services.request(request, message, call, str(self._profile.call_contact()), self._now):
+        if self._services.request(request, message, call, self._contact(), self._now):
             return
         if message.method == "NOTIFY":
             status = 481
@@ -354,22 +404,27 @@ class ImsUe:
     # ---- what the user agent says of us ---------------------------------------------------------------------------
 
     def _agent_profile(self) -> ua.Profile:
-        profile, status = self._profile, self._registration.status
-        target = status.p_cscf or profile.p_cscfs[0]
-        host, port = target.address
-        name = f"[{host}]" if ":" in host else host
-        transport = "" if target.transport == "UDP" else f";transport={target.transport.lower()}"
-        rule = ua.HeaderRule(profile.access_headers(), but=frozenset({"ACK", "CANCEL", "REGISTER"}), responses=True)
+        profile, path = self._profile, self._registration.path
+        everywhere = ua.HeaderRule(profile.access_headers(), but=_NOT_THESE, responses=True)
+        agreed = ua.HeaderRule(path.headers() if path else (), but=_NOT_THESE)
         return ua.Profile(
-            contact=str(profile.call_contact()),
-            hop=target,
-            route=(f"<sip:{name}:{port}{transport};lr>", *status.service_route),
+            contact=self._contact(),
+            hop=path.hop if path else None,
+            route=(path.route(), *self._registration.status.service_route) if path else (),
+            sent_by=path.sent_by() if path else None,
             software=profile.user_agent,
             allow=_METHODS,
             supported=tuple(tag for tag in _SUPPORTED if tag != "precondition" or profile.preconditions),
             accept=_ACCEPT,
-            rules=(rule,) if rule.fields else (),
+            rules=tuple(rule for rule in (everywhere, agreed) if rule.fields),
         )
+
+    def _contact(self) -> str:
+        """Where dialogs reach this UE: its public GRUU, else its address (TS 24.229 clause 5.1.2A.1.1)."""
+        path, gruu = self._registration.path, self.status.public_gruu
+        if path is None:
+            path = GmPath(Target("UDP", self._profile.local), self._profile.local)
+        return str(self._profile.call_contact(parse_uri(gruu) if gruu else path.contact_uri()))
 
 
 def _plain(host: str) -> str:

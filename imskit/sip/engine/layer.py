@@ -18,7 +18,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from imskit.engine import Tick, Tokens
@@ -185,6 +185,11 @@ class TransactionLayer:
     def transactions(self) -> int:
         """How many transactions there are."""
         return len(self._clients) + len(self._servers)
+
+    def uses(self, way: Callable[[Flow | Target], bool]) -> bool:
+        """Tell whether a transaction that has not ended has a way that ``way`` is true for."""
+        clients, servers = self._clients.values(), self._servers.values()
+        return any(way(each.destination) for each in clients) or any(way(each.flow) for each in servers)
 
     # ---- from the network ------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ The owner feeds `Received`, `TransportFailed` and `FlowClosed` from the transpor
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from imskit.engine import Tick, Tokens
 from imskit.sip.engine.dialog import DialogId
@@ -229,6 +229,10 @@ class UserAgent:
     def calls(self) -> tuple[str, ...]:
         """The calls that have not ended."""
         return tuple(self._core.calls)
+
+    def uses(self, way: Callable[[Hop], bool]) -> bool:
+        """Tell whether a transaction has a way that ``way`` is true for."""
+        return self._layer.uses(way)
 
     def _drain(self) -> None:
         while True:
@@ -463,7 +467,7 @@ class UserAgent:
             elif not reply.provisional:
                 core.emit(ResponseReceived(command.key, reply))
 
-        core.send(Outgoing(lambda _: request, reply, command.hop))
+        core.send(Outgoing(lambda _: request, reply, command.hop, sent_by=command.sent_by))
         return None
 
     def _subscribe(self, command: Subscribe | Refer) -> Refusal | None:

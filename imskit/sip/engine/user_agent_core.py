@@ -22,6 +22,7 @@ from imskit.sip.engine.layer import (
     SendRequest,
     SendResponse,
     SendStateless,
+    SentBy,
     TransactionLayer,
 )
 from imskit.sip.engine.timers import TimerProfile
@@ -93,6 +94,8 @@ class Outgoing:
     """A final reply was given; an INVITE may still get 2xx."""
     withdrawn: bool = False
     """A challenge is not worth the owner's time any more."""
+    sent_by: SentBy | None = None
+    """For its Via; ``None``: as the profile says."""
 
 
 @dataclass(slots=True, eq=False)
@@ -273,7 +276,8 @@ class Core:
         outgoing.request, outgoing.key, outgoing.done = request, self.name("client"), False
         self._clients[outgoing.key] = outgoing
         try:
-            self.layer.handle(SendRequest(request, hop, outgoing.key), self.now)
+            sent_by = outgoing.sent_by or self.profile.sent_by
+            self.layer.handle(SendRequest(request, hop, outgoing.key, sent_by), self.now)
         except ValueError as error:
             _log.warning("%s cannot be sent: %s", request.method, error)
             del self._clients[outgoing.key]
@@ -291,7 +295,7 @@ class Core:
         """Send an ACK to a 2xx."""
         try:
             hop = self.hop_of(ack.request, ack.hop)
-            self.layer.handle(SendStateless(ack.request.copy(), hop, branch=ack.branch), self.now)
+            self.layer.handle(SendStateless(ack.request.copy(), hop, self.profile.sent_by, ack.branch), self.now)
         except ValueError as error:
             _log.warning("ACK cannot be sent: %s", error)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from imskit.sip.engine.dialog import DialogId
-from imskit.sip.engine.events import FlowClosed, Received, Transmit, TransportFailed
+from imskit.sip.engine.events import FlowClosed, Received, SentBy, Transmit, TransportFailed
 from imskit.sip.engine.invite_offer_answer import Carrier
 from imskit.sip.engine.user_agent_outputs import (
     Answered,
@@ -276,6 +276,8 @@ class Send:
     key: str
     request: Request
     hop: Hop | None = None
+    sent_by: SentBy | None = None
+    """What its Via says; ``None``: as the profile says."""
 
 
 @dataclass(frozen=True, slots=True)

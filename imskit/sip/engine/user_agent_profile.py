@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from imskit.sip.engine.events import SentBy
 from imskit.sip.engine.session_timer import SessionTimerPolicy
 from imskit.sip.wire.flow import Flow, Target
 
@@ -61,6 +62,8 @@ class Profile:
     whoever sends."""
     route: tuple[str, ...] = ()
     """Route values of requests outside dialogs: the Service-Route of a registration."""
+    sent_by: SentBy | None = None
+    """What Via says; ``None``: as the user agent was made."""
     software: str = ""
     """User-Agent and Server; empty: neither."""
     allow: tuple[str, ...] = METHODS

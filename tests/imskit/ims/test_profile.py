@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from imskit.ims.profile import UeProfile
 from imskit.secrets import Identity
-from imskit.sip.wire.flow import Target, Transport
+from imskit.sip.wire.flow import Target
 from imskit.sip.wire.headers import NameAddr
+from imskit.sip.wire.uri import SipUri, parse_uri
 
 PROFILE = UeProfile(
     Identity("001010000000001@ims.example"),
@@ -21,26 +20,15 @@ PROFILE = UeProfile(
 )
 
 
-@pytest.mark.parametrize(
-    ("host", "transport", "uri"),
-    [
-        ("10.45.0.2", "UDP", "sip:10.45.0.2:5061"),
-        ("10.45.0.2", "TCP", "sip:10.45.0.2:5061;transport=tcp"),
-        ("2001:db8::2", "UDP", "sip:[2001:db8::2]:5061"),
-    ],
-)
-def test_contact(host: str, transport: Transport, uri: str) -> None:
-    profile = replace(PROFILE, local=(host, 5061), p_cscfs=(Target(transport, ("10.45.0.1", 5060)),))
-    assert str(profile.contact_uri()) == uri
-    assert profile.transport == transport
-
-
 def test_contacts_carry_their_tags() -> None:
-    registered, call = str(PROFILE.registered_contact()), str(PROFILE.call_contact())
+    uri = parse_uri("sip:10.45.0.2:5061")
+    assert isinstance(uri, SipUri)
+    registered, call = str(PROFILE.registered_contact(uri)), str(PROFILE.call_contact(uri))
     tag = '+g.3gpp.icsi-ref="urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel";audio'
     assert registered == f'<sip:10.45.0.2:5061>;+sip.instance="<urn:gsma:imei:35693803-564380-0>";{tag}'
     assert call == f"<sip:10.45.0.2:5061>;{tag}", "the instance is for the registrar alone"
     assert str(NameAddr.parse(registered)) == registered
+    assert PROFILE.registered_contact(uri, outbound=True).parameters.get("reg-id") == "1"
 
 
 def test_access_headers() -> None:

@@ -16,7 +16,6 @@ from imskit.ims.profile import UeProfile
 from imskit.ims.reginfo import RegContact, RegInfo
 from imskit.ims.reginfo import Registration as RegisteredIdentity
 from imskit.ims.registration import (
-    NOTICE_SECONDS,
     AskCard,
     CardAnswer,
     CardFailed,
@@ -31,6 +30,7 @@ from imskit.ims.registration import (
     State,
     Stop,
 )
+from imskit.ims.registration_attempt import SECONDS, Step
 from imskit.secrets import Identity, Secret
 from imskit.sip import digest
 from imskit.sip.wire.auth import Challenge as DigestChallenge
@@ -41,6 +41,7 @@ from imskit.sip.wire.message import Request, Response, response_to
 # TS 35.208 test set 1.
 K = Secret(bytes.fromhex("465b5ce8b199b49faa5f0a2ee238a6bc"))
 OPC = Secret(bytes.fromhex("cd63cb71954a9f4e48a5994e37a02baf"))
+NOTICE_SECONDS = SECONDS[Step.RESPONSE]
 DOMAIN = "ims.mnc001.mcc001.3gppnetwork.org"
 PROFILE = UeProfile(
     Identity(f"001010000000001@{DOMAIN}"),
