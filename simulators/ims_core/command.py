@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from imskit.config.model import ConfigError, load
+from imskit.ipsec.errors import IpsecError
 from imskit.observe import logs
 from simulators.ims_core import control_socket
 from simulators.ims_core.config import CoreConfig
@@ -21,13 +22,15 @@ _log = logging.getLogger(__name__)
 
 _EPILOG = """\
 The configuration is TOML; ``imsbridge config sample core`` prints one with every setting explained.  UEs register
-over the addresses in gm with AKA (no IPsec), call each other by number, and are told of their registration (reg event).
+over the addresses in gm with AKA, in clear or with IPsec (gm_security), or over those in tls; they call each other by
+number, and are told of their registration (reg event).
 
 control socket (curl --unix-socket PATH):
   curl --unix-socket core.sock http://core/registrations
+  curl --unix-socket core.sock http://core/security
   curl --unix-socket core.sock http://core/deregister -d '{"impi": "…", "event": "deactivated"}'
 
-exit codes: 0 stopped by SIGTERM or SIGINT, 1 a socket could not be had, 2 wrong arguments or configuration
+exit codes: 0 stopped by SIGTERM or SIGINT, 1 a socket or IPsec could not be had, 2 wrong arguments or configuration
 """
 
 
@@ -56,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (ConfigError, ValueError) as error:
         print(f"imsbridge sim core run: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
+    except (OSError, IpsecError) as error:
         print(f"imsbridge sim core run: {error}", file=sys.stderr)
         return 1
 

@@ -17,6 +17,9 @@ def application(core: ImsCore) -> web.Application:
     async def registrations(request: web.Request) -> web.Response:
         return web.json_response(core.registrations())
 
+    async def security(request: web.Request) -> web.Response:
+        return web.json_response(core.security())
+
     async def deregister(request: web.Request) -> web.Response:
         body = await read_object(request)
         impi, event = body.get("impi"), body.get("event", "deactivated")
@@ -29,5 +32,11 @@ def application(core: ImsCore) -> web.Application:
         return web.json_response({"contacts": count})
 
     app = web.Application(client_max_size=64 * 1024)
-    app.add_routes([web.get("/registrations", registrations), web.post("/deregister", deregister)])
+    app.add_routes(
+        [
+            web.get("/registrations", registrations),
+            web.get("/security", security),
+            web.post("/deregister", deregister),
+        ]
+    )
     return app

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import logging
 import secrets
+import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
+from imskit.ipsec.io.probe import Choice, choose
 from imskit.observe.events import EventLog
-from imskit.sip.engine.proxy import ProxyEvent, ProxyOutput, Resolve, Resolved
+from imskit.sip.engine.proxy import Resolve, Resolved
 from imskit.sip.io.endpoint import Endpoint
 from imskit.sip.wire.flow import Address, Target
 from simulators.ims_core import hss_socket
 from simulators.ims_core.config import CoreConfig
-from simulators.ims_core.engine.p_cscf import PCscf
+from simulators.ims_core.engine.p_cscf import PCscf, PCscfEvent, PCscfOutput
 from simulators.ims_core.engine.s_cscf import Deregister, SCscf, SCscfEvent, SCscfOutput
+from simulators.ims_core.engine.security_agreements import (
+    GmMode,
+    GmSecurityPolicy,
+    InstallAssociations,
+    RemoveAssociations,
+)
 from simulators.ims_core.engine.steps import Step
+from simulators.ims_core.gm_associations import GmAssociations, choose_ports
 from simulators.ims_core.subscribers import Hss
 from simulators.sockets import definite, parse_address, unix_socket
 
@@ -32,13 +41,18 @@ class ImsCore:
         self._hss = Hss(config.subscribers, random)
         self._stack = AsyncExitStack()
         self._events = EventLog("core", config.events)
-        self._p_cscf: Endpoint[ProxyEvent, ProxyOutput] | None = None
+        self._p_cscf: Endpoint[PCscfEvent, PCscfOutput] | None = None
+        self._p_engine: PCscf | None = None
+        self._associations: GmAssociations | None = None
+        self._ipsec: Choice | None = None
         self._s_cscf: Endpoint[SCscfEvent, SCscfOutput] | None = None
         self.gm: tuple[Address, ...] = ()
         """Where UEs reach the P-CSCF, once started."""
+        self.tls: tuple[Address, ...] = ()
+        """The same with TLS."""
 
     async def start(self) -> None:
-        """Open every socket; ``OSError`` if one cannot be had."""
+        """Open every socket; ``OSError`` if one cannot be had, ``IpsecError`` if this machine cannot do IPsec."""
         try:
             await self._start()
         except BaseException:
@@ -51,11 +65,25 @@ class ImsCore:
         mw, core = (Target("UDP", definite(parse_address(text))) for text in (config.mw, config.s_cscf))
         self._stack.callback(self._events.close)
 
-        self._s_engine = SCscf(self._hss, config.domain, core, [mw.address], config.algorithms, _tokens)
+        self.tls = tuple(definite(parse_address(text)) for text in config.tls)
+        certificate = _server_tls(config)
+        policy = await self._security_policy()
+
+        self._s_engine = SCscf(
+            self._hss,
+            config.domain,
+            core,
+            [mw.address],
+            config.algorithms,
+            _tokens,
+            protected_only=policy.mode is GmMode.REQUIRED,
+        )
         self._s_cscf = Endpoint(self._s_engine, self._from_s_cscf)
         self._stack.push_async_callback(self._s_cscf.close)
-        self._p_cscf = Endpoint(PCscf(self.gm, mw, core, config.domain, _tokens), self._from_p_cscf)
+        self._p_engine = PCscf((*self.gm, *self.tls), mw, core, config.domain, _tokens, policy)
+        self._p_cscf = Endpoint(self._p_engine, self._from_p_cscf)
         self._stack.push_async_callback(self._p_cscf.close)
+        await self._protect(self._p_cscf, policy)
         # RFC 3261 section 18.2.1: what listens for datagrams listens for connections too.
         await self._s_cscf.listen("UDP", core.address)
         await self._s_cscf.listen("TCP", core.address)
@@ -63,8 +91,28 @@ class ImsCore:
         for address in (mw.address, *self.gm):
             await self._p_cscf.listen("UDP", address)
             await self._p_cscf.listen("TCP", address)
+        for address in self.tls:
+            await self._p_cscf.listen("TLS", address, tls=certificate)
         if config.hss is not None:
             await self._stack.enter_async_context(unix_socket(hss_socket.application(self._hss), config.hss))
+
+    async def _security_policy(self) -> GmSecurityPolicy:
+        """Open the IPsec back end, if one is needed, and choose the protected ports."""
+        gm = self._config.gm_security
+        mode, pairs = GmMode(gm.mode), gm.pairs()
+        if mode is GmMode.OFF:
+            return GmSecurityPolicy()
+        self._ipsec = await choose(gm.backend, pairs=pairs)
+        self._stack.push_async_callback(self._ipsec.backend.close)
+        return GmSecurityPolicy(mode, pairs, {host: choose_ports(host) for host, _ in self.gm})
+
+    async def _protect(self, endpoint: Endpoint[PCscfEvent, PCscfOutput], policy: GmSecurityPolicy) -> None:
+        if self._ipsec is None:
+            return
+        self._associations = GmAssociations(endpoint.transports, self._ipsec.backend, endpoint.handle)
+        self._stack.push_async_callback(self._associations.close)
+        for host, ports in policy.ports.items():
+            await self._associations.listen(host, ports)
 
     async def close(self) -> None:
         """Close every socket; UEs find out by themselves."""
@@ -84,6 +132,27 @@ class ImsCore:
             }
             for known in self._s_engine.registrar.registrations()
         ]
+
+    def security(self) -> dict[str, Any]:
+        """How Gm is protected: the back end, the agreements with UEs by their stage, what was dropped."""
+        if self._ipsec is None or self._p_engine is None:
+            return {"mode": "off"}
+        counters = self._ipsec.backend.statistics()
+        sets = counters.sets.values()
+        return {
+            "mode": self._config.gm_security.mode,
+            "backend": self._ipsec.backend.kind,
+            "why": self._ipsec.why,
+            "agreements": self._p_engine.agreements.summary(),
+            "dropped": {
+                "replayed": sum(each.replayed for each in sets),
+                "bad_integrity": sum(each.bad_integrity for each in sets),
+                "bad_selector": sum(each.bad_selector for each in sets),
+                "unknown_spi": counters.unknown_spi,
+                "malformed": counters.malformed,
+                "unprotected": counters.unprotected,
+            },
+        }
 
     def deregister(self, impi: str, event: str) -> int:
         """End a registration from the network's side (TS 24.229 clause 5.4.1.5); returns how many contacts it had.
@@ -110,10 +179,23 @@ class ImsCore:
             raise RuntimeError("the core has not been started")
         return self._s_cscf
 
-    def _from_p_cscf(self, output: ProxyOutput) -> None:
-        if isinstance(output, Resolve) and self._p_cscf is not None:
+    def _from_p_cscf(self, output: PCscfOutput) -> None:
+        if isinstance(output, InstallAssociations | RemoveAssociations):
+            if self._associations is not None:
+                self._associations.carry_out(output)
+        elif isinstance(output, Resolve) and self._p_cscf is not None:
             # Every way in this core is an address: a name leads out of it.
             self._p_cscf.handle(Resolved(output.branch, ()))
+
+
+def _server_tls(config: CoreConfig) -> ssl.SSLContext | None:
+    """The P-CSCF's certificate: it alone authenticates itself (TS 33.203 annex O); ``OSError`` if it is unusable."""
+    if not config.tls or config.certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(config.certificate, config.key)
+    return context
 
 
 def _tokens(digits: int) -> str:

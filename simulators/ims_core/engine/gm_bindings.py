@@ -31,11 +31,15 @@ class GmBinding:
     service_route: tuple[str, ...] = ()
     reconnect: Target | None = None
     """Where to reach it since its connection is gone."""
+    chain: str = ""
+    """Its security agreements (`security_agreements`); empty: none."""
+    protected: Target | None = None
+    """Where to reach it inside the one in use."""
 
     @property
     def way(self) -> Flow | Target:
         """Where requests to the UE go."""
-        return self.reconnect or self.flow
+        return self.protected or self.reconnect or self.flow
 
     @property
     def local(self) -> Address:
@@ -46,11 +50,16 @@ class GmBinding:
         """Whether the registration stands."""
         return now < self.expires_at
 
-    def at(self, flow: Flow) -> bool:
+    def at(self, flow: Flow, chain: str = "") -> bool:
         """Whether ``flow`` comes from where this UE is: its connection or the address of its UDP socket.
 
         A request that is too long for a datagram comes over a connection of its own: there the host decides.
+        With a security agreement nothing counts but ``chain``, the one of the flow; with TLS the connection.
         """
+        if self.chain or chain:
+            return self.chain == chain and self.flow.remote[0] == flow.remote[0]
+        if "TLS" in (self.flow.transport, flow.transport):
+            return self.flow == flow
         if self.flow.transport == "UDP" and flow.transport == "UDP":
             return self.flow.remote == flow.remote
         return self.flow.remote[0] == flow.remote[0]
@@ -70,11 +79,15 @@ class GmBindings:
         """Return the binding with this token, ended ones too as long as they linger."""
         return self._by_token.get(token)
 
-    def at(self, flow: Flow) -> list[GmBinding]:
+    def at(self, flow: Flow, chain: str = "") -> list[GmBinding]:
         """Return the bindings of the place that ``flow`` comes from, ended ones too as long as they linger."""
-        found = [self._by_token[token] for token in self._by_host.get(flow.remote[0], ())]
+        found = [binding for binding in self.of_host(flow.remote[0]) if binding.at(flow, chain)]
         exact = [binding for binding in found if binding.flow == flow]
-        return exact or [binding for binding in found if binding.at(flow)]
+        return exact or found
+
+    def of_host(self, host: str) -> list[GmBinding]:
+        """Return all bindings of an address."""
+        return [self._by_token[token] for token in self._by_host.get(host, ())]
 
     def put(self, binding: GmBinding, now: float) -> bool:
         """Add or replace a binding; false if there is no room for it."""
@@ -97,7 +110,7 @@ class GmBindings:
         """A connection is gone: its UEs are reached at their contacts from now on, if those say where."""
         for token in list(self._by_host.get(flow.remote[0], ())):
             binding = self._by_token[token]
-            if binding.flow == flow:
+            if binding.flow == flow and binding.protected is None:
                 target = next((target for uri in binding.contacts if (target := _listener(uri, flow))), None)
                 if target is None:
                     self._remove(token)
@@ -125,6 +138,7 @@ def _listener(contact: str, flow: Flow) -> Target | None:
         uri = parse_uri(contact)
     except SipParseError:
         return None
-    if not isinstance(uri, SipUri) or uri.host.strip("[]") != flow.remote[0]:
+    # A UE with TLS has no certificate that we could check, nor do we have one that it would ask for.
+    if flow.transport == "TLS" or not isinstance(uri, SipUri) or uri.host.strip("[]") != flow.remote[0]:
         return None
     return Target(flow.transport, (flow.remote[0], uri.port or 5060), source=flow.local[0])

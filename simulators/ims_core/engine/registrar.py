@@ -34,6 +34,10 @@ _PENDING_EACH = 8
 """The same of one subscriber: nobody can push out the challenges of others."""
 _UNDERSTOOD = frozenset({"path"})
 """Option tags that a REGISTER may require."""
+_OVER_TLS = ("AKAv2-SHA-256",)
+"""Algorithms for a UE that comes over TLS (TS 24.229 clause 5.4.1.2.1, TS 33.203 annex X)."""
+_PROTECTED = frozenset({"yes", "tls-connected"})
+"""Values of integrity-protected with which a challenge may be answered (TS 24.229 clause 5.4.1.2.2)."""
 _BAD_CHALLENGES = 5
 """How often one registration may send back a challenge as bad before it is refused."""
 
@@ -86,18 +90,30 @@ class _Pending:
     vector: AuthenticationVector
     expires: float
     bad: int
+    algorithms: tuple[str, ...]
 
 
 class Registrar:
     """Registrations of the home network.  ``handle`` returns the response and notes events in ``events``."""
 
-    def __init__(self, hss: Hss, domain: str, algorithms: Sequence[str], service_route: str, tokens: Tokens) -> None:
+    def __init__(
+        self,
+        hss: Hss,
+        domain: str,
+        algorithms: Sequence[str],
+        service_route: str,
+        tokens: Tokens,
+        *,
+        protected_only: bool = False,
+    ) -> None:
+        """``protected_only``: a challenge is answered inside a security agreement or TLS, or in vain."""
         for name in algorithms:
             if AkaAlgorithm.parse(name) is None:
                 raise ValueError(f"{name} is no AKA digest algorithm")
         self._hss = hss
         self._domain = domain.lower()
         self._algorithms = tuple(algorithms)
+        self._protected_only = protected_only
         self._service_route = service_route
         self._tokens = tokens
         self._pending: OrderedDict[tuple[str, str], _Pending] = OrderedDict()
@@ -149,15 +165,18 @@ class Registrar:
         if self._hss.by_uri(request.to.uri) is not subscriber:
             return _refuse(request, 403, "the public identity in To does not belong to the private identity")
         waiting = self._pending.get((subscriber.impi, request.call_id))
+        protection = (credentials.get("integrity-protected") if credentials else None) or "no"
+        algorithms = _OVER_TLS if protection == "tls-connected" else self._algorithms
         answers = (
             credentials is not None
+            and (protection in _PROTECTED or not self._protected_only or credentials.auts is not None)
             and waiting is not None
             and waiting.expires > now
             and bool(credentials.nonce)
             and credentials.nonce == _nonce(waiting.vector)
         )
         if not answers:
-            return self._challenge(request, subscriber, now, None, 0)
+            return self._challenge(request, subscriber, now, None, 0, algorithms)
         assert credentials is not None
         assert waiting is not None
         del self._pending[subscriber.impi, request.call_id]
@@ -168,7 +187,7 @@ class Registrar:
             # The UE has refused the challenge (MAC); another vector may do.
             if waiting.bad + 1 >= _BAD_CHALLENGES:
                 return _refuse(request, 403, "the card refuses every challenge")
-            return self._challenge(request, subscriber, now, None, waiting.bad + 1)
+            return self._challenge(request, subscriber, now, None, waiting.bad + 1, algorithms)
         return self._verify(request, credentials, waiting, now)
 
     def _refusal(self, request: Request) -> Response | None:
@@ -200,18 +219,26 @@ class Registrar:
         return subscriber
 
     def _challenge(
-        self, request: Request, subscriber: Subscriber, now: float, resync: tuple[bytes, bytes] | None, bad: int
+        self,
+        request: Request,
+        subscriber: Subscriber,
+        now: float,
+        resync: tuple[bytes, bytes] | None,
+        bad: int,
+        algorithms: tuple[str, ...],
     ) -> Response:
         try:
             vector = self._hss.vector(subscriber.impi, resync)
         except ResynchronisationError as error:
             return _refuse(request, 403, str(error))
         self._make_room(subscriber, now)
-        self._pending[subscriber.impi, request.call_id] = _Pending(subscriber, vector, now + REG_AWAIT_AUTH, bad)
+        self._pending[subscriber.impi, request.call_id] = _Pending(
+            subscriber, vector, now + REG_AWAIT_AUTH, bad, algorithms
+        )
         response = response_to(request, 401, to_tag=self._tokens(16))
         # ck and ik are for the P-CSCF, which takes them out (TS 24.229 5.4.1.2.1, 5.2.2).
         keys = (("ik", vector.ik.reveal().hex()), ("ck", vector.ck.reveal().hex()))
-        for name in self._algorithms:
+        for name in algorithms:
             challenge = DigestChallenge.digest(
                 self._domain, _nonce(vector), algorithm=name, qop=("auth",), opaque=self._tokens(8), more=keys
             )
@@ -235,12 +262,14 @@ class Registrar:
             octets = decode_auts(auts)
         except AkaError as error:
             return _refuse(request, 400, str(error))
-        return self._challenge(request, pending.subscriber, now, (pending.vector.rand, octets), pending.bad + 1)
+        return self._challenge(
+            request, pending.subscriber, now, (pending.vector.rand, octets), pending.bad + 1, pending.algorithms
+        )
 
     def _verify(self, request: Request, credentials: Credentials, pending: _Pending, now: float) -> Response:
         name = credentials.algorithm or ""
         algorithm = AkaAlgorithm.parse(name)
-        if algorithm is None or name.lower() not in {known.lower() for known in self._algorithms}:
+        if algorithm is None or name.lower() not in {known.lower() for known in pending.algorithms}:
             return _refuse(request, 400, "the digest algorithm was not offered")
         vector = pending.vector
         password = algorithm.password(Success(vector.xres, vector.ck, vector.ik))

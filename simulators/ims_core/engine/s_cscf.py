@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from imskit.engine import Tick, Tokens
@@ -69,8 +69,16 @@ class SCscf:
         p_cscfs: Iterable[Address],
         algorithms: Sequence[str],
         tokens: Tokens,
+        *,
+        protected_only: bool = False,
+        services: Mapping[str, Target] | None = None,
     ) -> None:
-        """``p_cscfs`` are the Mw addresses of the proxies: nothing leaves to anybody else."""
+        """``p_cscfs`` are the Mw addresses of the proxies: nothing leaves to anybody else but ``services``.
+
+        Those are application servers that own a host name: requests to it go there (public service identities,
+        TS 23.228 clause 5.4.12).  ``protected_only`` as in `Registrar`.
+        """
+        self._services = {host.lower(): target for host, target in (services or {}).items()}
         self._p_cscfs = frozenset(p_cscfs)
         host, port = own.address
         self._uri = SipUri("sip", None, None, host, port).with_parameter("lr")
@@ -79,7 +87,7 @@ class SCscf:
         self._tokens = tokens
         self._to_send: list[Request] = []
         service_route = f"sip:{_ORIGINATING}@{host}:{port};lr"
-        self.registrar = Registrar(hss, domain, algorithms, service_route, tokens)
+        self.registrar = Registrar(hss, domain, algorithms, service_route, tokens, protected_only=protected_only)
         self._notifier = RegEventNotifier(
             f"<sip:{host}:{port}>", tokens, self.registrar.registration, self._to_send.append
         )
@@ -189,13 +197,21 @@ class SCscf:
         request = asked.request
         if request.method == "SUBSCRIBE" and not request.routes:
             return self._answer_subscribe(asked, self._notifier.refresh(request, now))
+        service = self._service(request) if not request.routes else None
         hop = following_hop(request) if request.routes else None
         target = literal_destination(hop) if hop is not None else None
-        if not asked.own_routes or target is None or target.address not in self._p_cscfs:
+        if not asked.own_routes or (service is None and (target is None or target.address not in self._p_cscfs)):
             return _refuse(asked, 481, "no dialog leads this way")
         if request.method == "BYE":
             self._note_call("bye", request)
+        if service is not None:
+            return Forward(asked.context, (ForwardTarget(destinations=(service,)),))
         return Forward(asked.context)
+
+    def _service(self, request: Request) -> Target | None:
+        """The application server that a request is for."""
+        uri = request.request_uri
+        return self._services.get(uri.host.lower()) if isinstance(uri, SipUri) else None
 
     def _originating(self, asked: RouteRequest, now: float) -> Forward | Respond:
         """Serve the sender (clause 5.4.3.2): it must be registered here; then find who is called."""
@@ -220,6 +236,9 @@ class SCscf:
         uri = request.request_uri
         if isinstance(uri, SipUri) and not uri.user and uri.host.lower() == self._domain:
             return _refuse(asked, 404, "no user is named")
+        if (service := self._service(request)) is not None:
+            record = RecordRoute(self._uri, self._uri) if request.method in _RECORDED else None
+            return Forward(asked.context, (ForwardTarget(destinations=(service,), record_route=record),))
         called = self._hss.by_uri(uri)
         if called is None:
             if isinstance(uri, TelUri) or (isinstance(uri, SipUri) and uri.host.lower() == self._domain):

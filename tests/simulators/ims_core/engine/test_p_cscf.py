@@ -285,15 +285,13 @@ def test_a_connection_without_a_listener_behind_it(world: Any) -> None:
     assert len(world.p_cscf._bindings) == 0
 
 
-def test_sec_agree_ends_here(world: Any) -> None:
-    """Clause 5.2.2.1: the option tags and Security-Client go no further, an emptied header goes away."""
+def test_sec_agree_without_security_is_refused(world: Any) -> None:
+    """A P-CSCF that makes no security agreements says so (RFC 3329 section 2.3.1, RFC 3261 section 16.3)."""
     a = world.raw("0100", "10.45.0.2")
     fields = [("Require", "sec-agree"), ("Proxy-Require", "sec-agree"), ("Security-Client", "ipsec-3gpp;alg=x")]
-    assert a.register(*fields).status == 200
-    inside = world.request("P->S REGISTER")
-    assert "Proxy-Require" not in inside.headers
-    assert "Security-Client" not in inside.headers
-    assert inside.require == ["path"]
+    response = a.register(*fields)
+    assert response.status == 420
+    assert response.headers.get("Unsupported") == "sec-agree"
 
 
 def test_several_authorizations_all_say_how_they_are_protected(world: Any) -> None:
