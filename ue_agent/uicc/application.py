@@ -176,6 +176,11 @@ class UiccSession:
             except AkaError as error:
                 raise CardDataError(f"EF_GBABP: {error}") from error
 
+    def announces_gba(self, source: Source) -> bool:
+        """Whether the application says that it does GBA_U (service 2 of EF_IST, 68 of EF_UST)."""
+        with self._transport.transaction():
+            return self._announces_gba(source, self._select_application(self._applications()[source]))
+
     def _announces_gba(self, source: Source, application: FileInfo) -> bool:
         ef, number = (files.EF_IST, gba.SERVICE_GBA_ISIM) if source == "ISIM" else (gba.EF_UST, gba.SERVICE_GBA_USIM)
         table = self._optional(lambda: self._guarded_binary(application, ef)) or b""
