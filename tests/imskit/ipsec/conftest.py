@@ -117,7 +117,7 @@ def agreement(
     )
 
 
-@pytest.fixture(name="agreement")
+@pytest.fixture(name="agreement", scope="session")
 def _agreement():
     return agreement
 
