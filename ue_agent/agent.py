@@ -28,6 +28,7 @@ from ue_agent.call_media import CallMedia
 from ue_agent.config import UeConfig
 from ue_agent.dns_proxy.io.server import DnsProxy, DnsProxyConfig
 from ue_agent.dns_proxy.io.server import Endpoint as DnsEndpoint
+from ue_agent.gba.service import GbaService
 from ue_agent.ims_client.client import ImsClient
 from ue_agent.rmf.rmf import Rmf
 from ue_agent.sif.server import Sif
@@ -123,6 +124,7 @@ class Agent:
         self._card = await UiccCard.open(CardSpec(config.card.reader, config.card.pin))
         self._exit.push_async_callback(self._card.close)
         self._ims = ImsClient(config.ims, self._card, config.state, self._events, self._from_ims, self._ims_changed)
+        self._gba = GbaService(config.gba, self._card, [config.operator.portal], self._events.emit)
         secret: Secret[str] = Secret(secrets.token_urlsafe(32))
         origin = f"https://{config.operator.portal}"
         media = CallMedia(rmf, self._peers, self._events)
@@ -158,6 +160,7 @@ class Agent:
                 browsers=browsers,
                 trust=config.operator.trust,
                 handover=Handover(Address(*sif), secret),
+                gba=config.gba.enabled,
                 log_level=self._log_level,
             ),
             service,
@@ -207,6 +210,13 @@ class Agent:
         self._credentials.add(username, password, until)
         self._events.emit("turn-credential")
 
+    async def answer_naf_challenge(self, challenge: str, method: str, uri: str, host: str, renew: bool) -> str:
+        """See ``LoginHandler``."""
+        identities = self._ims.identities
+        if identities is None:
+            raise AgentError("not-ready", self._ims.card_state)
+        return await self._gba.answer(identities, challenge, method, uri, host, renew)
+
     @property
     def ims_client(self) -> ImsClient:
         """The IMS client."""
@@ -255,6 +265,7 @@ class Agent:
             },
             "web_proxy": {"ok": self._child.pid is not None, "state": self._wwpf.detail or self._wwpf.state},
             "dns": self._dns_status(),
+            "gba": {"enabled": self._config.gba.enabled, "state": self._gba.state},
             "turn": {
                 "ok": True,
                 "listen": [f"{host}:{port}" for host, port in self._turn.endpoints],
@@ -291,6 +302,10 @@ class _Login:
     async def answer_challenge(self, challenge: str, method: str, uri: str) -> ChallengeAnswer:
         """See ``LoginHandler``."""
         return await self._agent.ims_client.answer_web_challenge(challenge, method, uri)
+
+    async def answer_naf_challenge(self, challenge: str, method: str, uri: str, host: str, renew: bool) -> str:
+        """See ``LoginHandler``."""
+        return await self._agent.answer_naf_challenge(challenge, method, uri, host, renew)
 
     async def turn_credential(self, username: str, password: Secret[str], ttl: float) -> None:
         """See ``LoginHandler``."""

@@ -157,6 +157,8 @@ def _show(found: dict[str, Any]) -> None:
         ("DNS proxy", found["dns"]["ok"], f"{', '.join(found['dns']['listen'])}: {found['dns']['state']}"),
         ("TURN proxy", found["turn"]["ok"], ", ".join(found["turn"]["listen"])),
     ]
+    if found["gba"]["enabled"]:
+        rows.append(("GBA", True, found["gba"]["state"]))
     for name, ok, text in rows:
         print(f"{'ok ' if ok else 'BAD'}  {name:<11} {text}")
     print(f"     pages {found['pages']}, calls {found['calls']}, running for {found['uptime_s']} s")

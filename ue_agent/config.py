@@ -8,6 +8,7 @@ from pathlib import Path
 
 from imskit.config.model import setting
 from imskit.secrets import Secret
+from ue_agent.gba.config import GbaConfig
 from ue_agent.uicc.spec import parse_spec
 
 
@@ -102,6 +103,7 @@ class UeConfig:
     wwpf: WwpfConfig = setting("web proxy")
     ims: ImsConfig = setting("IMS client")
     card: CardConfig = setting("SIM card", factory=CardConfig)
+    gba: GbaConfig = setting("bootstrapped keys", factory=GbaConfig)
     state: Path = setting("folder for the CA and other state, 0700", Path("/var/lib/imsbridge"))
     control: Path = setting("socket for ue status", Path("/run/imsbridge/ue.sock"))
     events: Path | None = setting("file that the steps of each call are appended to, JSON lines", None)

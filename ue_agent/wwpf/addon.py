@@ -8,6 +8,7 @@ portal hands out are told to the agent.  Everything else goes through to the ope
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import time
@@ -17,13 +18,14 @@ from mitmproxy import connection, http, tcp, tls
 from mitmproxy.proxy import layer
 from mitmproxy.proxy.layers import ClientTLSLayer, TCPLayer
 
+from imskit.aka.gba import USER_AGENT_ME, USER_AGENT_UICC
 from imskit.secrets import Secret
 from ue_agent.wwpf import pages
 from ue_agent.wwpf.agent import AgentError
 from ue_agent.wwpf.agent_link import AgentLink, Sessions
 from ue_agent.wwpf.config import Site, WwpfConfig
 from ue_agent.wwpf.handover import SECRET_HEADER
-from ue_agent.wwpf.login import LoginRefusedError, choose_challenge, log_in
+from ue_agent.wwpf.login import LoginRefusedError, asks_for_card, log_in
 from ue_agent.wwpf.owner import Owner, find_owner
 from ue_agent.wwpf.portal import PageAnswer, PageRequest, Portal, PortalError
 from ue_agent.wwpf.sessions import LoginSessions, SetCookie, read_cookies
@@ -148,7 +150,7 @@ class WwpfAddon:
             return
         if answer.status == 401:
             await self._forget(known)
-            if choose_challenge(answer.challenges) is not None:
+            if asks_for_card(answer.challenges):
                 await self._log_in(flow, site, answer)
                 return
         await self._follow_cookies(known, answer.all("set-cookie"))
@@ -157,6 +159,13 @@ class WwpfAddon:
     async def _log_in(self, flow: http.HTTPFlow, site: Site, challenged: PageAnswer | None) -> None:
         agent, portal, page = self._agent, self._portal, _page_request(flow, site)
         assert agent is not None
+        naf = None
+        if self._config.gba:
+            page = _announcing_gba(page)
+
+            async def naf(challenge: str, renew: bool) -> str:
+                return await agent.answer_naf_challenge(challenge, page.method, page.path, site.host, renew)
+
         try:
             # One at a time for a browser's connection: the card answers one at a time anyway.
             async with self._turns.setdefault(site.host, asyncio.Lock()):
@@ -167,6 +176,7 @@ class WwpfAddon:
                     send=lambda authorization: portal.fetch(page, authorization),
                     answer=lambda challenge: agent.answer_challenge(challenge, page.method, page.path),
                     challenged=challenged,
+                    answer_naf=naf,
                 )
         except PortalError as error:
             _log.warning("log-in at %s: %s", site.host, error)
@@ -218,7 +228,7 @@ class WwpfAddon:
         assert flow.response is not None
         await self._forget(known)
         answer = _page_answer(flow.response)
-        challenged = choose_challenge(answer.challenges) is not None
+        challenged = asks_for_card(answer.challenges)
         if (challenged or known) and not flow.request.stream and _is_of_the_page(flow.request):
             site = Site(flow.request.host.lower().removesuffix("."), flow.request.port)
             await self._log_in(flow, site, answer if challenged else None)
@@ -346,7 +356,7 @@ class WwpfAddon:
             (name.encode("latin-1", "replace"), value.encode("utf-8", "surrogateescape"))
             for name, value in answer.headers
             if name.lower() != "authentication-info"
-            and not (name.lower() == "www-authenticate" and choose_challenge([value]) is not None)
+            and not (name.lower() == "www-authenticate" and asks_for_card([value]))
         ]
         fields.append((b"Content-Length", str(len(answer.body)).encode()))
         now = time.time()
@@ -387,6 +397,14 @@ def _is_of_the_page(request: http.Request) -> bool:
 def _page_request(flow: http.HTTPFlow, site: Site) -> PageRequest:
     request = flow.request
     return PageRequest(site, request.method, request.path, _fields(request.headers), request.raw_content or b"")
+
+
+def _announcing_gba(page: PageRequest) -> PageRequest:
+    """Say in ``User-Agent`` that bootstrapped keys can be had (TS 24.109 clause 5.2.2)."""
+    own = next((value for name, value in page.headers if name.lower() == "user-agent"), "")
+    tokens = f"{own} {USER_AGENT_ME} {USER_AGENT_UICC}".strip()
+    headers = [(name, value) for name, value in page.headers if name.lower() != "user-agent"]
+    return dataclasses.replace(page, headers=[*headers, ("User-Agent", tokens)])
 
 
 def _page_answer(response: http.Response) -> PageAnswer:

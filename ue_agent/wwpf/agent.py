@@ -7,11 +7,13 @@ One JSON object a line over a Unix socket.  The WWPF asks, the agent answers; re
     {"id": 3, "op": "answer", "challenge": "Digest …", "method": "GET", "uri": "/"}
                                                    ->  {"id": 3, "result": {"authorization": "…", "resync": false}}
                                                    ->  {"id": 3, "error": {"kind": "not-ready", "message": "…"}}
+    {"id": 7, "op": "naf", "challenge": "Digest …", "method": "GET", "uri": "/", "host": "portal…", "renew": false}
+                                                   ->  {"id": 7, "result": {"authorization": "…"}}
     {"id": 4, "op": "turn", "username": "…", "password": "…", "ttl": 3600}
     {"id": 5, "op": "sessions", "opened": [["<hash>", 123.4]], "closed": ["<hash>"]}
     {"id": 6, "op": "status", "state": "ready", "detail": "…"}
 
-RES, CK and IK never travel: the finished ``Authorization`` value does.
+RES, CK, IK and bootstrapped keys never travel: the finished ``Authorization`` value does.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from imskit.secrets import Identity, Secret
 MAXIMUM_LINE = 64 * 1024
 """Octets of one message."""
 
-type Kind = Literal["not-ready", "wrong-network", "card", "busy", "internal"]
+type Kind = Literal["not-ready", "wrong-network", "card", "busy", "internal", "bsf", "phishing"]
 KINDS: tuple[str, ...] = get_args(Kind.__value__)
 
 
@@ -34,7 +36,8 @@ class AgentError(Exception):
     """Why the agent has no answer; the text is fit for the user.
 
     ``kind``: ``not-ready`` (no card, PIN missing, agent still starting), ``wrong-network`` (the card does not
-    accept the challenge: wrong MAC), ``card`` (the card failed), ``busy`` (too many log-ins), ``internal``.
+    accept the challenge: wrong MAC), ``card`` (the card failed), ``busy`` (too many log-ins), ``internal``, ``bsf`` (no
+    key was to be had from the bootstrapping server), ``phishing`` (a server asks for another's key).
     """
 
     def __init__(self, kind: Kind, message: str) -> None:
@@ -74,6 +77,12 @@ class LoginHandler(Protocol):
 
     async def answer_challenge(self, challenge: str, method: str, uri: str) -> ChallengeAnswer:
         """Answer one Digest AKA challenge (a ``WWW-Authenticate`` value, quality ``auth``) for a request."""
+
+    async def answer_naf_challenge(self, challenge: str, method: str, uri: str, host: str, renew: bool) -> str:
+        """Answer one challenge of the server ``host`` with a bootstrapped key; returns the ``Authorization`` value.
+
+        ``renew``: the server did not take the last answer, so bootstrap anew first (TS 24.109 clause 5.2.5).
+        """
 
     async def turn_credential(self, username: str, password: Secret[str], ttl: float) -> None:
         """The page was given this TURN credential, good for ``ttl`` seconds from now."""

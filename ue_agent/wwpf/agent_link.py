@@ -53,6 +53,14 @@ class AgentLink:
             raise AgentError("internal", "The calling service answers strangely.")
         return ChallengeAnswer(authorization, result.get("resync") is True)
 
+    async def answer_naf_challenge(self, challenge: str, method: str, uri: str, host: str, renew: bool) -> str:
+        """Let the agent answer with a bootstrapped key; AgentError when there is none."""
+        result = await self._ask("naf", challenge=challenge, method=method, uri=uri, host=host, renew=renew)
+        authorization = result.get("authorization")
+        if not isinstance(authorization, str):
+            raise AgentError("internal", "The calling service answers strangely.")
+        return authorization
+
     async def turn_credential(self, username: str, password: Secret[str], ttl: float) -> None:
         """Make a TURN credential known."""
         await self._ask("turn", username=username, password=password.reveal(), ttl=ttl)

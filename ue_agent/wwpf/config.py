@@ -110,6 +110,8 @@ class WwpfConfig:
     handover: Handover | None = None
     agent: AgentSocket | None = None
     """``None``: nobody is logged in."""
+    gba: bool = False
+    """Whether the agent has bootstrapped keys to answer with, beside the card itself."""
     log_level: str = "info"
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
-"""The log-in of TR 23.701 figure 5.7.2-1, steps 4 to 7: HTTP Digest AKA on behalf of the browser (RFC 3310).
+"""The log-in of TR 23.701 figure 5.7.2-1, steps 4 to 7, on behalf of the browser: HTTP Digest AKA (RFC 3310), or HTTP
+Digest with a bootstrapped key where the server asks for one (GBA, TS 24.109 clause 5).
 
-Pure: ``send`` puts the request to the operator's server, ``answer`` asks the agent.
+Pure: ``send`` puts the request to the operator's server, ``answer`` and ``answer_naf`` ask the agent.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from imskit.aka.challenge import AkaAlgorithm
+from imskit.aka.gba import parse_naf_realm
 from imskit.sip.wire.auth import Challenge, Credentials
 from imskit.sip.wire.errors import SipParseError
-from ue_agent.wwpf.agent import ChallengeAnswer, LoginIdentity
+from ue_agent.wwpf.agent import AgentError, ChallengeAnswer, LoginIdentity
 
 MAXIMUM_CHALLENGES = 8
 """``WWW-Authenticate`` values that are looked at."""
 MAXIMUM_LENGTH = 8192
 """Characters of one such value."""
+_NAF_ALGORITHMS = ("MD5", "SHA-256", "SHA-512-256")
 
 
 class ServerAnswer(Protocol):
@@ -72,22 +75,67 @@ def choose_challenge(values: Sequence[str]) -> Challenge | None:
     return None
 
 
+def choose_naf_challenge(values: Sequence[str], host: str | None = None) -> Challenge | None:
+    """Return the first challenge that asks for a bootstrapped key, with an algorithm of RFC 7616.
+
+    ``LoginRefusedError`` if it asks for the key of another server than ``host``: that is what a phishing page does.
+    """
+    for value in values[:MAXIMUM_CHALLENGES]:
+        for text in _split(value):
+            try:
+                challenge = Challenge.parse(text, "WWW-Authenticate")
+            except SipParseError:
+                continue
+            realms = parse_naf_realm(challenge.realm or "")
+            if not challenge.is_digest or not challenge.nonce or not realms:
+                continue
+            if host is not None and set(realms.values()) != {host.lower()}:
+                raise LoginRefusedError(f"{host} asks for a key that belongs to another server.")
+            if (challenge.algorithm or "MD5").upper().removesuffix("-SESS") in _NAF_ALGORITHMS:
+                return challenge
+    return None
+
+
+def asks_for_card(values: Sequence[str]) -> bool:
+    """Tell whether a 401 asks for something that only the SIM card can answer."""
+    return choose_challenge(values) is not None or choose_naf_challenge(values) is not None
+
+
 async def log_in[Answer: ServerAnswer](
     *,
     identity: LoginIdentity,
     realm: str,
     uri: str,
-    send: Callable[[str], Awaitable[Answer]],
+    send: Callable[[str | None], Awaitable[Answer]],
     answer: Callable[[str], Awaitable[ChallengeAnswer]],
     challenged: Answer | None = None,
+    answer_naf: Callable[[str, bool], Awaitable[str]] | None = None,
 ) -> LoginResult[Answer]:
     """Send the request with ``Authorization`` values until the server is satisfied.
 
     ``challenged`` is a 401 that the server has sent already.  A server that does not challenge is taken as it is.
-    Raises ``LoginRefusedError``, and what ``send`` and ``answer`` raise.
+    With ``answer_naf`` (challenge, whether to bootstrap anew) GBA goes first, and the server is not told who asks until
+    it turns out to want the card itself; without a key the card is tried.
+    Raises ``LoginRefusedError``, and what ``send``, ``answer`` and ``answer_naf`` raise.
     """
-    response = challenged if challenged is not None else await send(first_authorization(identity, realm, uri))
+    first = first_authorization(identity, realm, uri)
+    if challenged is not None:
+        response = challenged
+    else:
+        response = await send(None if answer_naf is not None else first)
+        if answer_naf is not None and response.status != 401:
+            response = await send(first)
     resynchronised = answered = renewed = False
+    if answer_naf is not None and choose_naf_challenge(response.challenges, realm) is not None:
+        try:
+            response, answered = await _with_key(response, realm, send, answer_naf)
+            return LoginResult(response, answered and response.status < 400)
+        except AgentError as error:
+            if error.kind != "bsf":
+                raise
+            response = await send(first)
+            if choose_challenge(response.challenges) is None:
+                raise
     while response.status == 401:
         challenge = choose_challenge(response.challenges)
         if challenge is None:
@@ -105,6 +153,27 @@ async def log_in[Answer: ServerAnswer](
         answered, resynchronised = not reply.resync, resynchronised or reply.resync
         response = await send(reply.authorization)
     return LoginResult(response, answered and response.status < 400)
+
+
+async def _with_key[Answer: ServerAnswer](
+    response: Answer,
+    host: str,
+    send: Callable[[str | None], Awaitable[Answer]],
+    answer_naf: Callable[[str, bool], Awaitable[str]],
+) -> tuple[Answer, bool]:
+    """Answer with a bootstrapped key, once more with a new nonce, once more with a new key; the last answer."""
+    answered = retried = renewed = False
+    while response.status == 401:
+        challenge = choose_naf_challenge(response.challenges, host)
+        if challenge is None:
+            break
+        renew = answered and not challenge.stale
+        if (renew and renewed) or (answered and challenge.stale and retried):
+            raise LoginRefusedError("The operator did not accept the key of this SIM card.")
+        renewed, retried = renewed or renew, retried or (answered and challenge.stale)
+        response = await send(await answer_naf(str(challenge), renew))
+        answered = True
+    return response, answered
 
 
 def _split(value: str) -> list[str]:

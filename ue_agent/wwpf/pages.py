@@ -75,6 +75,15 @@ def not_allowed(why: str) -> Page:
     return page(403, "Not allowed", why, "Open the operator's page in the browser of this device.")
 
 
+def no_key(why: str) -> Page:
+    """There is no bootstrapped key."""
+    return page(502, "The log-in keys cannot be had", why, "Check the network connection, then try again.")
+
+
 def for_agent_error(kind: str, message: str) -> Page:
     """Return the page for an ``AgentError``."""
+    if kind == "bsf":
+        return no_key(message)
+    if kind == "phishing":
+        return login_refused(message)
     return wrong_network(message) if kind == "wrong-network" else not_ready(message)

@@ -158,6 +158,12 @@ class WwpfService:
                 self._take_token()
                 answer = await self._handler.answer_challenge(challenge, method, uri)
                 return {"authorization": answer.authorization, "resync": answer.resync}
+            case "naf":
+                challenge, method, uri, host = (message.text(name) for name in ("challenge", "method", "uri", "host"))
+                renew = message.fields.get("renew") is True
+                self._take_token()
+                authorization = await self._handler.answer_naf_challenge(challenge, method, uri, host, renew)
+                return {"authorization": authorization}
             case "turn":
                 password = Secret(message.text("password", 512))
                 ttl = message.number_of("ttl", _MAXIMUM_TTL)

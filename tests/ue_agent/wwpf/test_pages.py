@@ -13,6 +13,7 @@ def test_what_comes_from_elsewhere_is_text() -> None:
         pages.wrong_network,
         pages.not_ready,
         pages.not_allowed,
+        pages.no_key,
     ):
         body = made('<script>alert("x")</script>').body.decode()
         assert "<script>" not in body
@@ -21,4 +22,5 @@ def test_what_comes_from_elsewhere_is_text() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_reason_has_its_status(kind: str) -> None:
-    assert pages.for_agent_error(kind, "x").status == (403 if kind == "wrong-network" else 503)
+    expected = {"wrong-network": 403, "phishing": 403, "bsf": 502}
+    assert pages.for_agent_error(kind, "x").status == expected.get(kind, 503)

@@ -25,7 +25,7 @@ from imskit.sip import digest
 from imskit.sip.wire.auth import AuthenticationInfo, Challenge, Credentials
 from imskit.sip.wire.errors import SipParseError
 
-RUN_SECONDS = 30.0
+RUN_SECONDS = 15.0
 """Seconds after which a run that has not ended is given up."""
 PATH = "/"
 _QOP = "auth-int"
