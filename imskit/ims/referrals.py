@@ -212,7 +212,9 @@ class Referrals:
         silent = (message.headers.get("Refer-Sub") or "").strip().lower() == "false"
         notifier = None
         if not call and not silent:
-            notifier, _ = Notifier.accept(message, contact=contact, tokens=lambda _: tag, now=now, most=300)
+            notifier, _ = Notifier.accept(
+                message, contact=contact, tokens=lambda _: tag, now=now, most=300, package="refer"
+            )
         name = f"referral-{self._tokens(8)}"
         self._received[name] = _Received(
             call, str(message.cseq.number), notifier, silent, replaces, str(by[0]) if by else ""

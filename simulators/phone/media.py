@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from imskit.media.bridge import codec_spec
 from imskit.media.codecs import Encoder, Resampler, make_encoder
@@ -22,7 +22,7 @@ from imskit.sdp.ims_side import ImsEndpoint, make_answer, make_offer, read_answe
 from imskit.sdp.negotiation import AgreedCodec, LegMedia, next_offer
 from imskit.sdp.profile import AMR, AMR_OCTET_ALIGNED, AMR_WB, AMR_WB_OCTET_ALIGNED, Format
 from simulators.phone.playout import FRAME_SECONDS, Playout
-from simulators.phone.wav import SAMPLE_RATE, Recorder, Speaker
+from simulators.phone.wav import SAMPLE_RATE
 
 _log = logging.getLogger(__name__)
 
@@ -31,12 +31,29 @@ _CATCH_UP = 50
 """Frames made in one go at most after the process was held up."""
 
 
+class Mouth(Protocol):
+    """What is spoken."""
+
+    def frame(self) -> bytes:
+        """Return the next 20 ms at 16 kHz."""
+
+
+class Ear(Protocol):
+    """What hears."""
+
+    def write(self, pcm: bytes) -> None:
+        """Take the next 20 ms at 16 kHz; ``OSError`` if it can take no more."""
+
+    def close(self) -> None:
+        """The call is over."""
+
+
 @dataclass(frozen=True)
 class Hearing:
     """How a call sounds: what is spoken, where it is recorded, how long packets are waited for (seconds)."""
 
-    speaker: Speaker
-    recorder: Recorder | None
+    speaker: Mouth
+    recorder: Ear | None
     playout_delay: float
 
 

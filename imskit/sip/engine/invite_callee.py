@@ -125,6 +125,8 @@ class CalleeCall:
             sdp = offers.preview if offers.preview is not None else command.sdp
             if sdp is None:
                 return Refusal.NEEDS_SDP
+        if command.contact is not None:
+            session.contact = command.contact
         timer = session.timer.answer(self._request, self._core.now)
         response = self._core.build_response(
             self._request,

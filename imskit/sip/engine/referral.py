@@ -56,8 +56,9 @@ class Referral(Subscriber):
         return request
 
     def _accepted(self, response: Response) -> None:
+        # RFC 4488 section 4: accepted, and nothing will be told.
         if (response.headers.get("Refer-Sub") or "").strip().lower() == "false":
-            self._end(Cause.LOCAL, message=response)  # RFC 4488 section 4: nothing will be told
+            self._end(Cause.LOCAL, message=response)
         else:
             super()._accepted(response)
 

@@ -23,7 +23,7 @@ from imskit.sip.engine.user_agent_events import (
 )
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Flow
-from imskit.sip.wire.headers import Event
+from imskit.sip.wire.headers import Event, NameAddr
 from imskit.sip.wire.message import Message, Request, Response
 
 _log = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ class Subscriber:
         self._wanted = command.expires
         self._sequence = core.random(2**16)
         self._dialog: Dialog | None = None
+        self._routes: tuple[str | None, list[NameAddr]] = (None, [])
+        """The To tag of the 2xx, and the way that it recorded."""
         self._outgoing: Outgoing | None = None
         self._leaving = False
         """The owner has unsubscribed."""
@@ -141,6 +143,8 @@ class Subscriber:
             self._send()
 
     def _accepted(self, response: Response) -> None:
+        self._routes = (response.to.tag, response.record_routes[::-1])
+        self._take_routes()
         asked = 0 if self._leave_sent else self._wanted
         expires = response.expires
         granted = asked if expires is None else min(expires, asked)
@@ -149,6 +153,12 @@ class Subscriber:
         if not self._leave_sent:
             self._watch(granted)
             self._core.emit(Subscribed(self.key, DialogId.of_response(response), granted, response))
+
+    def _take_routes(self) -> None:
+        """A NOTIFY without Record-Route has come a way that the 2xx knows (RFC 6665 section 4.3 asks for both)."""
+        dialog, (tag, routes) = self._dialog, self._routes
+        if dialog is not None and not dialog.route_set and dialog.id.remote_tag == tag:
+            dialog.route_set = routes
 
     def _longer(self, response: Response) -> bool:
         least = response.min_expires
@@ -201,6 +211,7 @@ class Subscriber:
         dialog.local_sequence, dialog.caller, dialog.remote_sequence = self._sequence, True, None
         self._dialog = dialog
         self._core.dialogs[dialog.id] = self
+        self._take_routes()
         return True
 
     def accepts(self, request: Request) -> bool:

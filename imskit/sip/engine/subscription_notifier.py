@@ -64,15 +64,17 @@ class Notifier:
 
     @classmethod
     def accept(
-        cls, request: Request, *, contact: str, tokens: Tokens, now: float, most: int = 600_000
+        cls, request: Request, *, contact: str, tokens: Tokens, now: float, most: int = 600_000, package: str = ""
     ) -> tuple[Notifier, Response]:
         """Accept an initial SUBSCRIBE for at most ``most`` seconds: a NOTIFY must follow at once (4.2.1.2).
+
+        ``package`` is for a request that names none: the REFER that makes a subscription to ``refer``.
 
         Raises `SipParseError` (400) if no dialog can be made of it.
         """
         event = request.event
         dialog = Dialog.from_request(request, tokens(16), confirmed=True)
-        notifier = cls(dialog, event or Event(""), contact, now, most)
+        notifier = cls(dialog, event or Event(package), contact, now, most)
         return notifier, notifier.refresh(request, now)
 
     @property

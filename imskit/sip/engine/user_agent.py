@@ -323,7 +323,9 @@ class UserAgent:
         usage = core.dialogs.get(DialogId.of_request(request))
         if usage is None and subscriber is not None and subscriber.begins(request):
             usage = subscriber
-        if usage is None:
+        if usage is None and request.method == "SUBSCRIBE":
+            core.hand_up(key, request, flow)  # the dialogs of a notifier are its owner's
+        elif usage is None:
             core.reply_to(key, request, 481)
         elif not usage.accepts(request):
             core.reply_to(key, request, 500, "CSeq Out of Order")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imskit.sip.engine.user_agent_events import (
+    Answer,
     Call,
     Command,
     Configure,
@@ -44,6 +45,8 @@ def check_command(command: Command) -> None:
                 raise SipParseError(f"the status is not in {low}..{high}", where="status", found=str(command.status))
             check_value(command.reason or "", "Reason-Phrase")
     match command:
+        case Answer(contact=str(contact)):
+            NameAddr.parse(check_value(contact, "Contact"), "Contact")
         case Reject() | RejectOffer() | Respond() | SendInDialog() if command.body:
             MediaType.parse(command.content_type)
     match command:

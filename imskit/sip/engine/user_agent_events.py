@@ -161,6 +161,8 @@ class Answer:
     sdp: bytes | None = None
     """Needed unless an answer or preview has been sent; ignored once an exchange is complete."""
     headers: Fields = ()
+    contact: str | None = None
+    """Contact value of the call from now on; ``None``: that of the profile.  A focus names itself so."""
 
 
 @dataclass(frozen=True, slots=True)

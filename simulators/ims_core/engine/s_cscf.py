@@ -195,9 +195,9 @@ class SCscf:
 
     def _within_dialog(self, asked: RouteRequest, now: float) -> Forward | Respond:
         request = asked.request
-        if request.method == "SUBSCRIBE" and not request.routes:
-            return self._answer_subscribe(asked, self._notifier.refresh(request, now))
         service = self._service(request) if not request.routes else None
+        if request.method == "SUBSCRIBE" and not request.routes and service is None:
+            return self._answer_subscribe(asked, self._notifier.refresh(request, now))
         hop = following_hop(request) if request.routes else None
         target = literal_destination(hop) if hop is not None else None
         if not asked.own_routes or (service is None and (target is None or target.address not in self._p_cscfs)):

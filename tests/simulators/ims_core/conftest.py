@@ -39,6 +39,8 @@ DOMAIN = "ims.mnc001.mcc001.3gppnetwork.org"
 GM: Address = ("10.45.0.1", 5060)
 MW = Target("UDP", ("127.0.0.1", 5060))
 S_CSCF = Target("UDP", ("127.0.0.1", 5070))
+CONFERENCE: Address = ("127.0.0.1", 5080)
+"""Where the tests of conferences put a focus."""
 DELAY = 0.01
 
 
@@ -212,7 +214,8 @@ class World:
             SubscriberConfig(f"001010000000000300@{DOMAIN}", impus, k=Secret(K), opc=Secret(OPC), barred=[barred])
         )
         self.hss = Hss(subscribers, self._random.randbytes)
-        self.s_cscf = SCscf(self.hss, DOMAIN, S_CSCF, [MW.address], ["AKAv1-MD5"], self.tokens)
+        services = {f"conf-factory.{DOMAIN}": Target("UDP", CONFERENCE)}
+        self.s_cscf = SCscf(self.hss, DOMAIN, S_CSCF, [MW.address], ["AKAv1-MD5"], self.tokens, services=services)
         self.p_cscf = PCscf((GM,), MW, S_CSCF, DOMAIN, self.tokens)
         self.add("P", GM, self.p_cscf)
         self.add("P", MW.address, self.p_cscf)
