@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from imskit.aka.gba import UA_HTTP_DIGEST
 from imskit.config.model import setting
 from imskit.secrets import Secret
 
@@ -16,6 +18,24 @@ class TurnConfig:
     secret: Secret[str] = setting("shared secret of the time-limited credentials")
     uris: list[str] = setting("TURN URIs (RFC 7065) of the relay")
     ttl: int = setting("lifetime of a credential, seconds", 3600)
+
+
+@dataclass(frozen=True)
+class GbaConfig:
+    """Log-in with a bootstrapped key: this server as a NAF (TS 33.222)."""
+
+    zn: Path = setting("Unix socket on which the BSF gives keys")
+    secret: Secret[str] = setting("secret by which this server shows the BSF who it is")
+    in_card: bool = setting("only keys that stay in the SIM card will do: GBA_U, realm 3GPP-bootstrapping-uicc@", False)
+    protocol: str = setting("Ua security protocol identifier, 10 hex digits", UA_HTTP_DIGEST.hex())
+
+    def __post_init__(self) -> None:
+        try:
+            known = len(bytes.fromhex(self.protocol)) == len(UA_HTTP_DIGEST)
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("protocol must have 10 hex digits")
 
 
 @dataclass(frozen=True)
@@ -35,4 +55,12 @@ class WwsfConfig:
     algorithms: list[str] = setting(
         "digest algorithms offered for AKA, the preferred first", factory=lambda: ["AKAv2-SHA-256", "AKAv1-MD5"]
     )
+    login: Literal["aka", "gba", "either"] = setting(
+        "what a device with the agent logs in with: aka (its SIM card), gba (a bootstrapped key), either", "aka"
+    )
+    gba: GbaConfig | None = setting("needed for gba and either", None)
     events: Path | None = setting("file that the steps of each log-in are appended to, JSON lines", None)
+
+    def __post_init__(self) -> None:
+        if self.login != "aka" and self.gba is None:
+            raise ValueError(f"login = {self.login!r} needs the table [gba]")

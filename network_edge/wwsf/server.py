@@ -12,9 +12,14 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from imskit.aka.gba import USER_AGENT_ME
 from imskit.observe.events import EventLog
-from network_edge.wwsf.aka_login import AkaLogin, Challenged, LoggedIn, Refused
+from imskit.secrets import Identity
+from network_edge.wwsf.aka_login import AkaLogin, Challenged, LoggedIn, Outcome, Refused
+from network_edge.wwsf.bsf import BsfClient, KeySource
 from network_edge.wwsf.config import WwsfConfig
+from network_edge.wwsf.gba_login import GbaLogin, LoggedInWithKey
+from network_edge.wwsf.gba_login import Outcome as KeyOutcome
 from network_edge.wwsf.home_network import HomeNetwork, HomeNetworkError
 from network_edge.wwsf.sessions import Session, SessionStore, turn_credential
 
@@ -41,12 +46,24 @@ class WwsfError(Exception):
 class Wwsf:
     """One portal: ``start()`` listens, ``stop()`` ends it."""
 
-    def __init__(self, config: WwsfConfig, home: HomeNetwork) -> None:
+    def __init__(self, config: WwsfConfig, home: HomeNetwork, bsf: KeySource | None = None) -> None:
+        """``bsf`` is the configured one unless given."""
         self._config = config
         self._home = home
         self._events = EventLog("wwsf", config.events)
         self._sessions = SessionStore(config.session_hours * 3600, time.monotonic)
         self._login = AkaLogin(config.portal, config.algorithms, home, time.monotonic)
+        self._bsf, self._gba = bsf, None
+        if config.gba is not None and config.login != "aka":
+            self._bsf = bsf or BsfClient(config.gba.zn, config.gba.secret)
+            self._gba = GbaLogin(
+                config.portal,
+                self._bsf,
+                bytes.fromhex(config.gba.protocol),
+                in_card=config.gba.in_card,
+                clock=time.monotonic,
+                today=time.time,
+            )
         self._page = _read("index.html")
         self._files = {name: _read(name) for name in _ASSETS}
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._guard, self._log_in])
@@ -82,6 +99,8 @@ class Wwsf:
         """Finish what runs, close the sockets."""
         await self._runner.cleanup()
         await self._home.close()
+        if self._bsf is not None:
+            await self._bsf.close()
         self._events.close()
 
     # ---- pages ----------------------------------------------------------------------------------------------
@@ -142,41 +161,74 @@ class Wwsf:
     @web.middleware
     async def _log_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Whatever is asked for with ``Authorization`` is answered once the SIM card has, and with a session."""
-        authorization = request.headers.get("Authorization")
-        if authorization is None or request.method != "GET" or request.path not in _LOG_IN_PATHS:
+        if request.method != "GET" or request.path not in _LOG_IN_PATHS:
             return await handler(request)
-        outcome = await self._login.handle(authorization, request.method, request.raw_path, await request.read())
+        authorization = request.headers.get("Authorization")
+        if authorization is None:
+            if self._gba is None or not _can_bootstrap(request) or self._session(request) is not None:
+                return await handler(request)
+            return self._challenged("gba", self._gba.challenge().challenges)
+        body = await request.read()
+        outcome: Outcome | KeyOutcome
+        if self._gba is not None and (self._config.login == "gba" or self._gba.is_for_us(authorization)):
+            kind = "gba"
+            outcome = (
+                await self._gba.handle(authorization, request.method, request.raw_path, body)
+                if self._gba.is_for_us(authorization)
+                else self._gba.challenge()
+            )
+        else:
+            kind = "aka"
+            outcome = await self._login.handle(authorization, request.method, request.raw_path, body)
         match outcome:
             case Challenged(challenges):
-                self._events.emit("aka-challenged")
-                refusal = _message(401, "Log-in", "This page is logged in to with the SIM card.")
-                for challenge in challenges:
-                    refusal.headers.add("WWW-Authenticate", challenge)
-                return refusal
+                return self._challenged(kind, challenges)
             case Refused(status, reason):
-                self._events.emit("aka-refused", status=status)
+                self._events.emit(f"{kind}-refused", status=status)
                 return _message(status, "Log-in failed", reason)
             case LoggedIn(impi, authentication_info):
-                try:
-                    profile = await self._home.profile(impi)
-                except HomeNetworkError as error:
-                    return _message(503, "Log-in failed", f"Your identities cannot be found: {error}.")
-                token = self._sessions.open(impi, profile.impus, profile.display)
-                request[_NEW_SESSION] = token
-                response = await handler(request)
-                response.headers["Authentication-Info"] = authentication_info
-                response.set_cookie(
-                    COOKIE,
-                    token,
-                    domain=self._config.cookie_domain or None,
-                    max_age=int(self._config.session_hours * 3600),
-                    path="/",
-                    secure=True,
-                    httponly=True,
-                    samesite="Lax",
-                )
-                self._events.emit("aka-done")
-                return response
+                return await self._logged_in(request, handler, kind, impi, lambda _: authentication_info, None)
+            case LoggedInWithKey(impi, seconds):
+                return await self._logged_in(request, handler, kind, impi, outcome.authentication_info, seconds)
+
+    def _challenged(self, kind: str, challenges: tuple[str, ...]) -> web.Response:
+        self._events.emit(f"{kind}-challenged")
+        refusal = _message(401, "Log-in", "This page is logged in to with the SIM card.")
+        for challenge in challenges:
+            refusal.headers.add("WWW-Authenticate", challenge)
+        return refusal
+
+    async def _logged_in(
+        self,
+        request: web.Request,
+        handler: Handler,
+        kind: str,
+        impi: Identity,
+        proof: Callable[[bytes], str],
+        at_most: float | None,
+    ) -> web.StreamResponse:
+        """Answer with a session; ``proof`` makes Authentication-Info for the response's body."""
+        try:
+            profile = await self._home.profile(impi)
+        except HomeNetworkError as error:
+            return _message(503, "Log-in failed", f"Your identities cannot be found: {error}.")
+        token, seconds = self._sessions.open(impi, profile.impus, profile.display, at_most)
+        request[_NEW_SESSION] = token
+        response = await handler(request)
+        body = response.body if isinstance(response, web.Response) else None
+        response.headers["Authentication-Info"] = proof(body if isinstance(body, bytes) else b"")
+        response.set_cookie(
+            COOKIE,
+            token,
+            domain=self._config.cookie_domain or None,
+            max_age=seconds,
+            path="/",
+            secure=True,
+            httponly=True,
+            samesite="Lax",
+        )
+        self._events.emit(f"{kind}-done")
+        return response
 
     # ---- for every answer --------------------------------------------------------------------------------------
 
@@ -211,6 +263,11 @@ def _same_site(request: web.Request, portal: str) -> bool:
     """Whether the request comes from the portal's own page, or from nobody's (a navigation)."""
     origin = request.headers.get("Origin")
     return origin is None or urlsplit(origin).hostname == portal
+
+
+def _can_bootstrap(request: web.Request) -> bool:
+    """Whether the client says that it has bootstrapped keys (TS 24.109 clause 5.2.2)."""
+    return USER_AGENT_ME in request.headers.get("User-Agent", "").lower().split()
 
 
 def _message(status: int, title: str, text: str) -> web.Response:

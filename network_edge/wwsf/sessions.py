@@ -41,14 +41,17 @@ class SessionStore:
         self._clock = clock
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
 
-    def open(self, impi: Identity, impus: tuple[Identity, ...], display: str) -> str:
-        """Start a session and return its token."""
+    def open(
+        self, impi: Identity, impus: tuple[Identity, ...], display: str, at_most: float | None = None
+    ) -> tuple[str, int]:
+        """Start a session, of ``at_most`` so many seconds; return its token and its seconds."""
+        life = self._lifetime if at_most is None else min(self._lifetime, at_most)
         token = secrets.token_urlsafe(32)
         self._drop_expired()
         while len(self._sessions) >= MAX_SESSIONS:
             self._sessions.popitem(last=False)
-        self._sessions[_digest(token)] = Session(impi, impus, display, self._clock() + self._lifetime)
-        return token
+        self._sessions[_digest(token)] = Session(impi, impus, display, self._clock() + life)
+        return token, int(life)
 
     def find(self, token: str | None) -> Session | None:
         """Return the live session of ``token``."""
@@ -62,7 +65,7 @@ class SessionStore:
         self._sessions.pop(_digest(token), None)
 
     def _drop_expired(self) -> None:
-        # All sessions live equally long, so the oldest expire first.
+        # Most sessions live equally long, so the oldest expire first; what is behind a longer one is dropped with it.
         while self._sessions and next(iter(self._sessions.values())).expires <= self._clock():
             self._sessions.popitem(last=False)
 
