@@ -111,6 +111,10 @@ class UiccSession:
         with self._transport.transaction():
             return tuple(self._applications())
 
+    def select(self, source: Source) -> bytes:
+        """Select an application and return its FCP template; a transaction around it is due."""
+        return self._channel.require(select_aid(self._applications()[source]))
+
     def authenticate(self, source: Source, rand: bytes, autn: bytes) -> AkaResult:
         """Run AKA in the application ``source``; ``rand`` and ``autn`` have 16 octets each."""
         if len(rand) != 16 or len(autn) != 16:
@@ -228,7 +232,8 @@ class UiccSession:
     def _directory(self) -> list[bytes] | None:
         """The AIDs in EF_DIR, ``None`` if it cannot be read; notes the ICCID in passing."""
         try:
-            self._channel.require(select_file(_MF, "MF"))
+            # A modem may want the PIN before it lets anything through; a card never does so here.
+            self._with_pin(FileInfo(), lambda: self._channel.require(select_file(_MF, "MF")))
             self._iccid = self._read_iccid()
             records = read_records(self._channel, files.EF_DIR)
         except CardError as error:
