@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ue_agent.card_bench.commands import aka, info, listing
+from ue_agent.card_bench.commands import aka, gba, info, listing, pin, trace
 
 _DESCRIPTION = """\
 A bench for SIM cards in PC/SC readers, in modems, and in software: what is on
@@ -20,5 +20,5 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="card_command", metavar="WHAT", required=True)
-    for module in (listing, info, aka):
+    for module in (listing, info, aka, gba, trace, pin):
         module.register(commands)

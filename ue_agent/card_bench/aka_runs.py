@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imskit.aka.vector import AkaResult, AuthenticationVector, MacFailure, Success, SyncFailure
-from ue_agent.card_bench.lab_hss import Auts, LabHss
+from ue_agent.card_bench.lab_hss import Autn, Auts, LabHss
 from ue_agent.card_bench.observe import Exchange
 from ue_agent.uicc.application import Source, UiccSession
 from ue_agent.uicc.errors import CardDataError, CardError
@@ -52,6 +52,8 @@ class Run:
     timing: Timing
     auts: Auts | None = None
     """AUTS in parts, where the key is known and there was one."""
+    autn_parts: Autn | None = None
+    """AUTN in parts, where the key is known."""
 
 
 class Stopwatch:
@@ -83,8 +85,17 @@ class AkaBench:
         self._hss = hss
 
     def challenge(self, rand: bytes, autn: bytes) -> Run:
-        """Hand in one challenge from elsewhere; any answer that AKA knows is right, for nobody here knows better."""
-        return self._run(None, rand, autn, lambda result: (True, _in_words(result)))
+        """Hand in one challenge from elsewhere: right is a success, and with the key known the network's RES, CK, IK."""
+        hss = self._hss
+
+        def judge(result: AkaResult) -> tuple[bool, str]:
+            if not isinstance(result, Success) or hss is None:
+                return isinstance(result, Success), _in_words(result)
+            if hss.right_for(rand, result):
+                return True, "success, and RES, CK and IK are right"
+            return False, "success, but RES, CK or IK are not what the key gives"
+
+        return self._run(None, rand, autn, judge)
 
     def synchronise(self) -> Run | None:
         """Bring network and card together; return the last run if they do not come together, ``None`` if they do."""
@@ -130,7 +141,8 @@ class AkaBench:
         ok, text = (False, error or "") if result is None else judge(result)
         timing = Timing(1000 * total, 1000 * self._watch.authenticate, 1000 * self._watch.card)
         auts = self._hss.read(rand, result) if self._hss and isinstance(result, SyncFailure) else None
-        return Run(case, rand, autn, result, error, sw, ok, text, timing, auts)
+        autn_parts = self._hss.read_autn(rand, autn) if self._hss else None
+        return Run(case, rand, autn, result, error, sw, ok, text, timing, auts, autn_parts)
 
     def _success(self, vector: AuthenticationVector, result: AkaResult) -> tuple[bool, str]:
         if not isinstance(result, Success):

@@ -6,6 +6,7 @@ answers AUTS first and goes on from its own, which disturbs its home network lea
 
 from __future__ import annotations
 
+import hmac
 import os
 import stat
 import time
@@ -14,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from imskit.aka.sqn import SqnGenerator, check_auts, split
+from imskit.aka.algorithm import AMF_LENGTH, SQN_LENGTH
+from imskit.aka.sqn import SqnGenerator, check_auts, conceal, split
 from imskit.aka.subscription import NetworkSqnSettings, SubscriptionKeys
 from imskit.aka.vector import IMS_AMF, AkaResult, AuthenticationVector, Success, SyncFailure
 from imskit.config.model import ConfigError, parse, setting
@@ -62,6 +64,18 @@ def load_keys(path: Path) -> LabKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class Autn:
+    """An AUTN in parts, as this key reads it."""
+
+    sqn: int
+    seq: int
+    ind: int
+    amf: bytes
+    mac_ok: bool
+    """Whether MAC-A is right: else it was not made with this key, and the numbers mean nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Auts:
     """An AUTS in parts."""
 
@@ -101,6 +115,19 @@ class LabHss:
         """Whether a successful run gave the keys of ``vector``."""
         expected = (vector.xres, vector.ck, vector.ik)
         return isinstance(result, Success) and (result.res, result.ck, result.ik) == expected
+
+    def right_for(self, rand: bytes, result: Success) -> bool:
+        """Whether a successful run gave what this key gives for ``rand``, whoever made the challenge."""
+        keys = self.algorithms.f2345(rand)
+        return (result.res, result.ck, result.ik) == (keys.res, keys.ck, keys.ik)
+
+    def read_autn(self, rand: bytes, autn: bytes) -> Autn:
+        """Take an AUTN apart."""
+        number = conceal(autn[:SQN_LENGTH], self.algorithms.f2345(rand).ak.reveal())
+        amf, mac = autn[SQN_LENGTH : SQN_LENGTH + AMF_LENGTH], autn[SQN_LENGTH + AMF_LENGTH :]
+        sqn = int.from_bytes(number)
+        seq, ind = split(sqn, self._ind_bits)
+        return Autn(sqn, seq, ind, amf, hmac.compare_digest(mac, self.algorithms.f1(rand, number, amf)))
 
     def read(self, rand: bytes, failure: SyncFailure) -> Auts:
         """Take an AUTS apart."""

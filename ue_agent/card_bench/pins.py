@@ -91,7 +91,7 @@ def _judge(answer: Answer, command: Command, what: str) -> None:
     if answer.ok:
         return
     if answer.sw & 0xFFF0 == 0x63C0:
-        raise PinRequiredError(f"the {what} is wrong; {answer.sw & 0x0F} tries left ({answer.sw:04X})")
+        raise PinRequiredError(f"the {what} is wrong; tries left: {answer.sw & 0x0F} ({answer.sw:04X})")
     if answer.sw == _BLOCKED:
         raise PinBlockedError(f"the {what} is blocked now ({answer.sw:04X})")
     raise CardError(answer.sw, meaning(answer.sw), command.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -129,11 +130,16 @@ def add_card_options(parser: argparse.ArgumentParser, *, pin: bool = True) -> No
 def run(arguments: argparse.Namespace) -> int:
     """Do the command's work and print it; the return value is the exit code."""
     logs.set_up(arguments.log_level)
-    outcome = attempt(arguments)
-    if arguments.json:
-        print(json.dumps(outcome.as_json(), indent=2))
-    else:
-        outcome.show(console())
+    try:
+        outcome = attempt(arguments)
+        if arguments.json:
+            print(json.dumps(outcome.as_json(), indent=2))
+        else:
+            outcome.show(console())
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     return outcome.code
 
 
@@ -259,6 +265,8 @@ def cure(error: Exception) -> str:
             return "imsbridge card pin unblock, with the PUK that came with the card"
         case errors.PinLastTryError():
             return "be sure of it, then: imsbridge card pin verify --last-try"
+        case errors.PinRequiredError() if "is wrong" in text:
+            return "each wrong one costs a try; the right one gives all back"
         case errors.PinRequiredError():
             return "give it at the prompt of a terminal, or with --pin-file FILE"
         case errors.CardError(sw=0x6982):
@@ -299,6 +307,11 @@ def console() -> Console:
 def printable(text: str) -> str:
     """Return ``text`` without what would steer a terminal: readers and cards name themselves."""
     return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
+
+
+def tries_left(number: int) -> str:
+    """``1 try left``, ``2 tries left``."""
+    return f"{number} {'try' if number == 1 else 'tries'} left"
 
 
 def cell(text: str, style: str = "") -> Text:

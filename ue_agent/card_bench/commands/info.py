@@ -20,6 +20,7 @@ from ue_agent.card_bench.commands.common import (
     on_card,
     opened,
     pairs,
+    tries_left,
 )
 from ue_agent.card_bench.commands.listing import operator
 from ue_agent.card_bench.pins import PinState
@@ -123,15 +124,7 @@ def _application_json(found: ApplicationInfo) -> dict[str, Any]:
         "aid": found.aid.hex().upper(),
         "label": found.label,
         "blank": found.blank,
-        "pin": None
-        if pin is None
-        else {
-            "reference": pin.reference,
-            "enabled": pin.enabled,
-            "open": pin.verified,
-            "tries": pin.tries,
-            "unblock_tries": pin.unblock_tries,
-        },
+        "pin": None if pin is None else pin_json(pin),
         "services": None if services is None else [{"number": number, "name": name} for number, name in services],
         "files": {name: list(map(str, values)) for name, values in found.values.items()},
         "gba": None
@@ -195,6 +188,17 @@ def _application_rows(found: ApplicationInfo) -> list[tuple[str, str]]:
     return rows + [("note", note) for note in found.notes]
 
 
+def pin_json(pin: PinState) -> dict[str, Any]:
+    """JSON of a PIN's state."""
+    return {
+        "reference": pin.reference,
+        "enabled": pin.enabled,
+        "open": pin.verified,
+        "tries": pin.tries,
+        "unblock_tries": pin.unblock_tries,
+    }
+
+
 def pin_words(pin: PinState) -> str:
     """Say how a PIN is, in a line."""
     if pin.tries == 0:
@@ -203,6 +207,6 @@ def pin_words(pin: PinState) -> str:
         state = "disabled"
     else:
         state = "enabled" + (", open now" if pin.verified else "")
-    tries = f", {pin.tries} tries left" if pin.tries else ""
-    puk = f", PUK {pin.unblock_tries} tries left" if pin.unblock_tries is not None else ""
-    return f"{state}{tries}{puk} (key reference {pin.reference:02X})"
+    tries = f", {tries_left(pin.tries)}" if pin.tries else ""
+    puk = f"; PUK {tries_left(pin.unblock_tries)}" if pin.unblock_tries is not None else ""
+    return f"{state}{tries}{puk} (reference {pin.reference:02X})"
