@@ -7,163 +7,64 @@ TS 33.203 7.1, annexes H and I; RFC 4301, 4303, 4106, 4543.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import socket
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 
-from imskit.ipsec.algorithms import LAB_PAIRS, STANDARD_PAIRS, AlgorithmPair, Encryption, expand_keys
-from imskit.ipsec.association import AssociationSet, Party, UdpEncapsulation
-from imskit.ipsec.io.backend import IpsecBackend
-from imskit.ipsec.io.probe import Preference, choose
-from imskit.secrets import Secret
-from simulators.lab.station import Station
+from imskit.ipsec.algorithms import STANDARD_PAIRS, AlgorithmPair, Encryption
+from imskit.ipsec.association import UdpEncapsulation
+from imskit.ipsec.io.probe import Preference
+from simulators.lab.gm_link import PAIRS, PCSCF, TEXT, UE, Ends, agreement
 
-PAIRS = [*STANDARD_PAIRS, *LAB_PAIRS]
-ENDS = ["kernel-kernel", "userspace-kernel", "kernel-userspace"]
-"""Back end of the UE and of the P-CSCF."""
 ESP, FRAGMENT_OF_IPV6 = 50, 44
-UE, PCSCF = Party("", 0x1001, 0x1002, 5061, 5062), Party("", 0x2001, 0x2002, 6061, 6062)
-CLEAR_TEXT = b"MESSAGE sip:nobody SIP/2.0 "
+
+type Kinds = tuple[Preference, Preference]
+
+by_kinds = pytest.mark.parametrize(
+    "kinds",
+    [("kernel", "kernel"), ("userspace", "kernel"), ("kernel", "userspace")],
+    ids=lambda kinds: f"{kinds[0]}-to-{kinds[1]}",
+)
+"""Back end of the UE and of the P-CSCF."""
+by_version = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 
 
-async def _open(kind: Preference, station: Station) -> IpsecBackend:
-    return (await station.run(choose(kind, pairs=PAIRS))).backend
-
-
-@dataclass
-class Gm:
-    """Two back ends with one agreement."""
-
-    ue: IpsecBackend
-    pcscf: IpsecBackend
-    version: int
-    pair: AlgorithmPair
-    ends: object
-
-    def udp(self, end: str, port: int) -> socket.socket:
-        return self._made(end, socket.SOCK_DGRAM, port)
-
-    def tcp(self, end: str, port: int) -> socket.socket:
-        return self._made(end, socket.SOCK_STREAM, port)
-
-    def _made(self, end: str, kind: socket.SocketKind, port: int) -> socket.socket:
-        def make() -> socket.socket:
-            made = socket.socket(socket.AF_INET if self.version == 4 else socket.AF_INET6, kind)
-            made.setblocking(False)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            device = getattr(self, end).device
-            if device is not None:
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
-            made.bind((self.ends.ip(end, self.version), port))
-            return made
-
-        return self.ends.station(end).call(make)
-
-    def address(self, end: str, port: int) -> tuple[str, int]:
-        return self.ends.ip(end, self.version), port
-
-
-@contextlib.asynccontextmanager
-async def agreement(
-    ends, kinds: str, version: int, pair: AlgorithmPair, encapsulation: UdpEncapsulation | None = None
-) -> AsyncIterator[Gm]:
-    ue, pcscf = replace(UE, ip=ends.ip("ue", version)), replace(PCSCF, ip=ends.ip("pcscf", version))
-    keys = expand_keys(pair, Secret(os.urandom(16)), Secret(os.urandom(16)))
-    ue_kind, pcscf_kind = kinds.split("-")
-    ue_end = await _open(ue_kind, ends.ue)
-    pcscf_end = await _open(pcscf_kind, ends.pcscf)
-    try:
-        await ends.ue.run(ue_end.install(AssociationSet.between("reg", ue, pcscf, pair, keys, encapsulation)))
-        await ends.pcscf.run(pcscf_end.install(AssociationSet.between("ue", pcscf, ue, pair, keys, encapsulation)))
-        ends.tap.take()
-        yield Gm(ue_end, pcscf_end, version, pair, ends)
-    finally:
-        await ends.ue.run(ue_end.close())
-        await ends.pcscf.run(pcscf_end.close())
-
-
-async def _udp_echo(gm: Gm, from_end: str, from_port: int, to_end: str, to_port: int, size: int) -> None:
-    loop = asyncio.get_running_loop()
-    with gm.udp(from_end, from_port) as here, gm.udp(to_end, to_port) as there:
-        text = (CLEAR_TEXT * (size // len(CLEAR_TEXT) + 1))[:size]
-        await loop.sock_sendto(here, text, gm.address(to_end, to_port))
-        heard, origin = await asyncio.wait_for(loop.sock_recvfrom(there, 65535), 5)
-        assert (heard, origin[:2]) == (text, gm.address(from_end, from_port))
-        await loop.sock_sendto(there, text[::-1], origin)
-        heard, origin = await asyncio.wait_for(loop.sock_recvfrom(here, 65535), 5)
-        assert (heard, origin[:2]) == (text[::-1], gm.address(to_end, to_port))
-
-
-async def _tcp_echo(gm: Gm, from_end: str, from_port: int, to_end: str, to_port: int, size: int) -> None:
-    loop = asyncio.get_running_loop()
-    text = (CLEAR_TEXT * (size // len(CLEAR_TEXT) + 1))[:size]
-
-    async def read(connection: socket.socket) -> bytes:
-        read = b""
-        while len(read) < size:
-            piece = await loop.sock_recv(connection, 65536)
-            assert piece, "the connection ended early"
-            read += piece
-        return read
-
-    with gm.tcp(to_end, to_port) as listener, gm.tcp(from_end, from_port) as here:
-        listener.listen(1)
-        async with asyncio.timeout(10):
-            accepted = asyncio.create_task(loop.sock_accept(listener))
-            await loop.sock_connect(here, gm.address(to_end, to_port))
-            there, origin = await accepted
-            assert origin[:2] == gm.address(from_end, from_port)
-            with there:
-                # Closed without TIME_WAIT, so that the next test has the port again.
-                for one in (here, there):
-                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                sending = asyncio.create_task(loop.sock_sendall(here, text))
-                assert await read(there) == text
-                await sending
-                sending = asyncio.create_task(loop.sock_sendall(there, text))
-                assert await read(here) == text
-                await sending
-
-
-def _not_esp(packets: list[bytes]) -> list[bytes]:
-    """The packets that are neither ESP, whole or in fragments, nor IPv6's own talk with its neighbours."""
-    return [packet for packet in packets if not _is_esp(packet)]
+def _but_resets(packets: list[bytes], version: int, kinds: Kinds) -> list[bytes]:
+    """The packets, without what user space cannot help: a segment for a socket that is gone finds none at the TUN
+    device, so the kernel refuses it from its own address, by a packet that carries nothing."""
+    if "userspace" not in kinds:
+        return packets
+    return [packet for packet in packets if not _is_reset(packet, version)]
 
 
 def _is_esp(packet: bytes) -> bool:
+    """ESP, whole or in fragments, or IPv6's own talk with its neighbours."""
     if packet[0] >> 4 == 4:
         return packet[9] == ESP
     protocol = packet[40] if packet[6] == FRAGMENT_OF_IPV6 else packet[6]
     return protocol in (ESP, socket.IPPROTO_ICMPV6, socket.IPPROTO_HOPOPTS)
 
 
-@pytest.mark.parametrize("kinds", ENDS)
-@pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
+@by_kinds
+@by_version
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
-async def test_udp_and_tcp_both_ways(ends, pair, version, kinds) -> None:
+async def test_udp_and_tcp_both_ways(ends: Ends, pair: AlgorithmPair, version: int, kinds: Kinds) -> None:
     async with agreement(ends, kinds, version, pair) as gm:
         for size in (200, 4000):
-            await _udp_echo(gm, "ue", UE.port_c, "pcscf", PCSCF.port_s, size)
-            await _udp_echo(gm, "pcscf", PCSCF.port_c, "ue", UE.port_s, size)
-        await _tcp_echo(gm, "ue", UE.port_c, "pcscf", PCSCF.port_s, 20_000)
-        await _tcp_echo(gm, "pcscf", PCSCF.port_c, "ue", UE.port_s, 20_000)
-        passed = gm.ends.tap.take()
+            await gm.udp_echo("ue", UE.port_c, "pcscf", PCSCF.port_s, size)
+            await gm.udp_echo("pcscf", PCSCF.port_c, "ue", UE.port_s, size)
+        await gm.tcp_echo("ue", UE.port_c, "pcscf", PCSCF.port_s, 20_000)
+        await gm.tcp_echo("pcscf", PCSCF.port_c, "ue", UE.port_s, 20_000)
+        passed = ends.sent()
         assert len(passed) > 20
-        others = _not_esp(passed)
-        if "userspace" in kinds:
-            # A segment for a socket that is gone: the kernel refuses it from outside the TUN device, without a socket.
-            others = [packet for packet in others if not _is_reset(packet, version)]
-        assert [packet[:60].hex() for packet in others] == []
-        assert any(CLEAR_TEXT in packet for packet in passed) == (pair.encryption is Encryption.NULL)
-        for backend, name, station in ((gm.ue, "reg", ends.ue), (gm.pcscf, "ue", ends.pcscf)):
-            counted = station.call(backend.statistics)
-            of_set = counted.sets[name]
+        assert [packet[:60].hex() for packet in _but_resets(passed, version, kinds) if not _is_esp(packet)] == []
+        assert any(TEXT in packet for packet in passed) == (pair.encryption is Encryption.NULL)
+        for end in ("ue", "pcscf"):
+            counted = ends.station(end).call(gm.backend(end).statistics)
+            of_set = counted.sets["first"]
             assert min(of_set.packets_in, of_set.packets_out) > 15
             assert (of_set.replayed, of_set.bad_integrity, of_set.bad_selector) == (0, 0, 0)
             assert "userspace" in kinds or counted.clear == 0
@@ -173,14 +74,16 @@ def _ip(source: str, destination: str) -> IP | IPv6:
     return IP(src=source, dst=destination) if ":" not in source else IPv6(src=source, dst=destination)
 
 
-@pytest.mark.parametrize("kinds", ENDS)
-@pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
+@by_kinds
+@by_version
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
-async def test_tampered_replayed_and_clear_packets_are_refused(ends, pair, version, kinds) -> None:
+async def test_tampered_replayed_and_clear_packets_are_refused(
+    ends: Ends, pair: AlgorithmPair, version: int, kinds: Kinds
+) -> None:
     """What arrives at the UE after them all is the one good message, and nobody is answered."""
     loop = asyncio.get_running_loop()
     async with agreement(ends, kinds, version, pair) as gm:
-        ours, theirs = gm.ends.ip("ue", version), gm.ends.ip("pcscf", version)
+        ours, theirs = ends.ip("ue", version), ends.ip("pcscf", version)
         stranger = "10.1.0.77" if version == 4 else "fd00:1::77"
         with (
             gm.udp("ue", UE.port_c) as client,
@@ -208,7 +111,7 @@ async def test_tampered_replayed_and_clear_packets_are_refused(ends, pair, versi
                 (theirs, 7777, UE.port_s),
                 (stranger, PCSCF.port_c, UE.port_s),
             ):
-                attacks.append(bytes(_ip(source, ours) / UDP(sport=sport, dport=dport) / CLEAR_TEXT))
+                attacks.append(bytes(_ip(source, ours) / UDP(sport=sport, dport=dport) / TEXT))
             for source, sport in ((theirs, PCSCF.port_c), (stranger, 7777)):
                 attacks.append(bytes(_ip(source, ours) / TCP(sport=sport, dport=UE.port_s, flags="S")))
             for packet in attacks:
@@ -221,12 +124,12 @@ async def test_tampered_replayed_and_clear_packets_are_refused(ends, pair, versi
             with pytest.raises(BlockingIOError):
                 listener.accept()
         counted = ends.ue.call(gm.ue.statistics)
-        of_set = counted.sets["reg"]
+        of_set = counted.sets["first"]
         assert (of_set.packets_in, of_set.replayed, of_set.bad_integrity) == (2, 1, 3)
         assert counted.unknown_spi == 1
         if gm.ue.kind == "kernel":
             assert counted.clear == 6
-        assert not any(_is_syn_ack(packet, version) for packet in ends.tap.take())
+        assert not any(_is_syn_ack(packet, version) for packet in ends.ue_tap.take(sent=True))
 
 
 def _spi(packet: bytes, version: int) -> int | None:
@@ -248,21 +151,53 @@ def _is_reset(packet: bytes, version: int) -> bool:
     return _tcp_flags(packet, version) & 0x04 == 0x04 and len(packet) == (40 if version == 4 else 60)
 
 
-@pytest.mark.parametrize("kinds", ENDS)
-async def test_overlapping_sets(ends, kinds) -> None:
+@by_kinds
+async def test_overlapping_sets(ends: Ends, kinds: Kinds) -> None:
     """Re-authentication: both sets work until the older is removed, then the newer (24.229 5.1.1.4, same port-s)."""
-    pair = STANDARD_PAIRS[0]
-    async with agreement(ends, kinds, 4, pair) as gm:
-        ue, pcscf = replace(UE, ip=ends.ip("ue", 4)), replace(PCSCF, ip=ends.ip("pcscf", 4))
-        newer_ue = replace(ue, spi_c=0x1003, spi_s=0x1004, port_c=5063)
-        newer_pcscf = replace(pcscf, spi_c=0x2003, spi_s=0x2004, port_c=6063)
-        keys = expand_keys(pair, Secret(os.urandom(16)), Secret(os.urandom(16)))
-        await ends.ue.run(gm.ue.install(AssociationSet.between("new", newer_ue, newer_pcscf, pair, keys)))
-        await ends.pcscf.run(gm.pcscf.install(AssociationSet.between("newer", newer_pcscf, newer_ue, pair, keys)))
-        await _udp_echo(gm, "ue", UE.port_c, "pcscf", PCSCF.port_s, 200)
-        await _udp_echo(gm, "ue", newer_ue.port_c, "pcscf", PCSCF.port_s, 200)
-        await _udp_echo(gm, "pcscf", newer_pcscf.port_c, "ue", UE.port_s, 200)
-        await ends.ue.run(gm.ue.remove("reg"))
-        await ends.pcscf.run(gm.pcscf.remove("ue"))
-        await _tcp_echo(gm, "ue", newer_ue.port_c, "pcscf", PCSCF.port_s, 200)
-        await _udp_echo(gm, "pcscf", newer_pcscf.port_c, "ue", UE.port_s, 200)
+    async with agreement(ends, kinds, 4, STANDARD_PAIRS[0]) as gm:
+        newer_ue = replace(UE, spi_c=0x1003, spi_s=0x1004, port_c=5063)
+        newer_pcscf = replace(PCSCF, spi_c=0x2003, spi_s=0x2004, port_c=6063)
+        await gm.install("newer", STANDARD_PAIRS[0], newer_ue, newer_pcscf)
+        await gm.udp_echo("ue", UE.port_c, "pcscf", PCSCF.port_s, 200)
+        await gm.udp_echo("ue", newer_ue.port_c, "pcscf", PCSCF.port_s, 200)
+        await gm.udp_echo("pcscf", newer_pcscf.port_c, "ue", UE.port_s, 200)
+        await gm.remove("first")
+        await gm.tcp_echo("ue", newer_ue.port_c, "pcscf", PCSCF.port_s, 200)
+        await gm.udp_echo("pcscf", newer_pcscf.port_c, "ue", UE.port_s, 200)
+
+
+@by_kinds
+@by_version
+@pytest.mark.parametrize("pair", STANDARD_PAIRS, ids=str)
+async def test_esp_in_udp(ends: Ends, pair: AlgorithmPair, version: int, kinds: Kinds) -> None:
+    """Annex M, RFC 3948: all of it in UDP between the ports 4500."""
+    async with agreement(ends, kinds, version, pair, UdpEncapsulation()) as gm:
+        await gm.udp_echo("ue", UE.port_c, "pcscf", PCSCF.port_s, 200)
+        await gm.udp_echo("pcscf", PCSCF.port_c, "ue", UE.port_s, 200)
+        await gm.tcp_echo("ue", UE.port_c, "pcscf", PCSCF.port_s, 8000)
+        passed = _but_resets(ends.sent(), version, kinds)
+        protocols = {packet[9 if version == 4 else 6] for packet in passed}
+        assert protocols - {socket.IPPROTO_ICMPV6, socket.IPPROTO_HOPOPTS} == {socket.IPPROTO_UDP}
+        at = 20 if version == 4 else 40
+        assert any(packet[at : at + 4] == 2 * (4500).to_bytes(2) for packet in passed)
+
+
+@pytest.mark.parametrize("kinds", [("kernel", "kernel"), ("userspace", "kernel")], ids="-to-".join)
+async def test_a_nat_that_rebinds_is_followed(ends: Ends, kinds: Kinds) -> None:
+    """The UE's outer port changes under way: the P-CSCF answers to the new one (RFC 3948 and RFC 7296 2.23)."""
+    async with agreement(ends, kinds, 4, STANDARD_PAIRS[0], UdpEncapsulation()) as gm:
+        await gm.udp_echo("ue", UE.port_c, "pcscf", PCSCF.port_s, 200)
+        # A NAT in two lines: what leaves the UE from port 4500 has another source port on the wire, and back.
+        rewrite = "action pedit ex munge udp {} set {} pipe action csum ip and udp"
+        match = "protocol ip flower ip_proto udp"
+        for line in (
+            "qdisc add dev ims0 clsact",
+            f"filter add dev ims0 egress {match} src_port 4500 {rewrite.format('sport', 4999)}",
+            f"filter add dev ims0 ingress {match} dst_port 4999 {rewrite.format('dport', 4500)}",
+        ):
+            ends.ue.command("tc", *line.split())
+        try:
+            await gm.udp_echo("ue", UE.port_c, "pcscf", PCSCF.port_s, 200)
+            await gm.udp_echo("pcscf", PCSCF.port_c, "ue", UE.port_s, 200)
+        finally:
+            ends.ue.command("tc", "qdisc", "delete", "dev", "ims0", "clsact")
