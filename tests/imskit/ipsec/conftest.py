@@ -65,13 +65,25 @@ class Host:
 
 
 @pytest.fixture(scope="session")
-def hosts():
+def make_host():
+    """Makes hosts, which go at the end of the session."""
+    with contextlib.ExitStack() as stack:
+
+        def make(name: str) -> Host:
+            try:
+                host = Host(name)
+            except PermissionError:
+                pytest.skip("no right to make network namespaces here; test_in_a_user_namespace runs this file")
+            stack.callback(host.end)
+            return host
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def hosts(make_host):
     """``(ue, p_cscf)``: 192.0.2.1 and .2, 2001:db8::1 and ::2 on ``wan``."""
-    try:
-        pair = Host("ue"), Host("p-cscf")
-    except PermissionError:
-        pytest.skip("no right to make network namespaces here; test_in_a_user_namespace runs this file")
-    ue, p_cscf = pair
+    pair = ue, p_cscf = make_host("ue"), make_host("p-cscf")
     ue.run(
         "ip link add wan type veth peer name far",
         f"ip link set far netns {p_cscf.pid}",
@@ -85,9 +97,7 @@ def hosts():
         "ip addr add 192.0.2.2/24 dev wan",
         "ip addr add 2001:db8::2/64 dev wan nodad",
     )
-    yield pair
-    for host in pair:
-        host.end()
+    return pair
 
 
 def parties(version: int = 4, generation: int = 0) -> tuple[Party, Party]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -17,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from imskit.ipsec.algorithms import STANDARD_PAIRS
-from imskit.ipsec.association import UdpEncapsulation
+from imskit.ipsec.algorithms import STANDARD_PAIRS, expand_keys
+from imskit.ipsec.association import AssociationSet, Party, UdpEncapsulation
 from imskit.ipsec.errors import IpsecError, SpiCollision
 from imskit.ipsec.io.userspace import UserspaceBackend
+from imskit.secrets import Secret
 
 UE = {4: "192.0.2.1", 6: "2001:db8::1"}
 P_CSCF = {4: "192.0.2.2", 6: "2001:db8::2"}
@@ -51,14 +53,14 @@ class Side:
 
 
 @contextlib.asynccontextmanager
-async def _sides(hosts):
+async def _sides(hosts, addresses=(UE, P_CSCF)):
     async with contextlib.AsyncExitStack() as stack:
         made = []
-        for host, addresses in zip(hosts, (UE, P_CSCF), strict=True):
+        for host, own in zip(hosts, addresses, strict=True):
             with host.inside():
                 backend = await UserspaceBackend.open()
             stack.push_async_callback(_close, host, backend)
-            made.append(Side(host, backend, addresses))
+            made.append(Side(host, backend, own))
         yield made
 
 
@@ -419,6 +421,60 @@ async def test_udp_encapsulation_behind_a_nat(sides, agreement, version, pair) -
     assert protocols(packets) == {17}
     header = 20 if version == 4 else 40
     assert {struct.unpack_from(">HH", packet, header) for packet in packets} == {(4500, 4500)}
+
+
+@pytest.fixture
+def behind_nat(make_host):
+    """``(ue, nat, p_cscf)``: a private UE 10.0.0.5, the kernel's NAT at 203.0.113.9, P-CSCF 203.0.113.2."""
+    ue, nat, p_cscf = make_host("ue"), make_host("nat"), make_host("p-cscf")
+    for host, near, address in ((ue, "lan", "10.0.0.1"), (p_cscf, "out", "203.0.113.9")):
+        nat.run(
+            f"ip link add {near} type veth peer name far",
+            f"ip link set far netns {host.pid}",
+            f"ip addr add {address}/24 dev {near}",
+            f"ip link set {near} up",
+        )
+    for host, address in ((ue, "10.0.0.5"), (p_cscf, "203.0.113.2")):
+        host.run("ip link set far name wan", f"ip addr add {address}/24 dev wan", "ip link set wan up")
+    ue.run("ip route add default via 10.0.0.1")
+    nat.run("sysctl -qw net.ipv4.ip_forward=1")
+    return ue, nat, p_cscf
+
+
+def _masquerade(nat, port: int) -> None:
+    nat.run("nft add table ip nat", "nft delete table ip nat", "nft add table ip nat")
+    nat.run("nft add chain ip nat out { type nat hook postrouting priority 100 ; }")
+    nat.run(f"nft add rule ip nat out oifname out meta l4proto udp masquerade to :{port}")
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="nftables is not installed")
+async def test_real_nat_and_its_rebinding(behind_nat) -> None:
+    """Annex M through a real NAT: the P-CSCF's program sees the NAT's address and the protected ports; when the NAT
+    takes another port, the UE's next packet tells the P-CSCF, and requests from there reach the UE again.
+    """
+    ue, nat, p_cscf = behind_nat
+    _masquerade(nat, 31000)
+    keys = expand_keys(STANDARD_PAIRS[0], Secret(bytes(16)), Secret(bytes(16)))
+    private, public = (Party(address, 1001, 1002, 40000, 40500) for address in ("10.0.0.5", "203.0.113.9"))
+    core = Party("203.0.113.2", 2001, 2002, 6000, 6500)
+    of_ue = AssociationSet.between("a", private, core, STANDARD_PAIRS[0], keys, UdpEncapsulation(keep_alive_s=20))
+    of_p_cscf = AssociationSet.between("a", core, public, STANDARD_PAIRS[0], keys, UdpEncapsulation())
+    addresses = ({4: "10.0.0.5"}, {4: "203.0.113.2"})
+    async with _sides((ue, p_cscf), addresses) as (here, there):
+        await there.install(of_p_cscf)
+        await here.install(of_ue)
+        with here.socket(40000) as uc, here.socket(40500) as us, there.socket(6500) as ps, there.socket(6000) as pc:
+            for port in (31000, 32000):
+                uc.sendto(b"REGISTER", ("203.0.113.2", 6500))
+                assert await receive(ps) == (b"REGISTER", ("203.0.113.9", 40000))
+                ps.sendto(b"200", ("203.0.113.9", 40000))
+                assert await receive(uc) == (b"200", ("203.0.113.2", 6500))
+                pc.sendto(b"INVITE", ("203.0.113.9", 40500))
+                assert await receive(us) == (b"INVITE", ("203.0.113.2", 6000))
+                assert there.backend._database._sets["a"].path.remote == ("203.0.113.9", port)
+                # The kernel's NAT forgets its bindings when the interface goes.
+                nat.run("ip link set out down", "ip link set out up")
+                _masquerade(nat, 32000)
 
 
 async def test_two_instances_on_one_host(hosts) -> None:
