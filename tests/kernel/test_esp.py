@@ -7,6 +7,7 @@ TS 33.203 7.1, annexes H and I; RFC 4301, 4303, 4106, 4543.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from dataclasses import replace
 
@@ -201,3 +202,44 @@ async def test_a_nat_that_rebinds_is_followed(ends: Ends, kinds: Kinds) -> None:
             await gm.udp_echo("pcscf", PCSCF.port_c, "ue", UE.port_s, 200)
         finally:
             ends.ue.command("tc", "qdisc", "delete", "dev", "ims0", "clsact")
+
+
+@by_kinds
+@by_version
+async def test_a_narrow_link(ends: Ends, version: int, kinds: Kinds) -> None:
+    """MTU 1280: long datagrams go in fragments of ESP packets, TCP segments fit, nothing is longer than the link."""
+    narrow = 1280
+    try:
+        ends.ue.command("ip", "link", "set", "ims0", "mtu", str(narrow))
+        ends.pcscf.command("ip", "link", "set", "core0", "mtu", str(narrow))
+        async with agreement(ends, kinds, version, STANDARD_PAIRS[1]) as gm:
+            for size in (narrow - 60, narrow, 4000):  # fits bare and not sealed; does not fit; three packets
+                await gm.udp_echo("ue", UE.port_c, "pcscf", PCSCF.port_s, size)
+                await gm.udp_echo("pcscf", PCSCF.port_c, "ue", UE.port_s, size)
+            await gm.tcp_echo("ue", UE.port_c, "pcscf", PCSCF.port_s, 30_000)
+            passed = ends.sent()
+            assert max(map(len, passed)) <= narrow
+            assert sum(map(_is_fragment, passed)) > 8
+    finally:
+        ends.ue.command("ip", "link", "set", "ims0", "mtu", "1500")
+        ends.pcscf.command("ip", "link", "set", "core0", "mtu", "1500")
+
+
+def _is_fragment(packet: bytes) -> bool:
+    if packet[0] >> 4 == 4:
+        return int.from_bytes(packet[6:8]) & 0x3FFF != 0
+    return packet[6] == FRAGMENT_OF_IPV6
+
+
+@by_version
+async def test_mtu_too_small_for_a_datagram_that_must_stay_whole(ends: Ends, version: int) -> None:
+    """The sender is told at once, and how much fits; the association goes on (kernel)."""
+    option, value = ((socket.IPPROTO_IP, 10), 2) if version == 4 else ((socket.IPPROTO_IPV6, 23), 2)
+    async with agreement(ends, ("kernel", "kernel"), version, STANDARD_PAIRS[1]) as gm:
+        with gm.udp("ue", UE.port_c) as sender:
+            sender.setsockopt(*option, value)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+            with pytest.raises(OSError) as refused:
+                sender.sendto(bytes(1460), gm.address("pcscf", PCSCF.port_s))
+            assert refused.value.errno == errno.EMSGSIZE
+            sender.sendto(bytes(1380), gm.address("pcscf", PCSCF.port_s))
+        await gm.udp_echo("ue", UE.port_c, "pcscf", PCSCF.port_s, 200)
