@@ -119,7 +119,13 @@ class Agent:
             self._peers.proxy = self._turn
             self._exit.push_async_callback(self._turn.aclose)
         first, last = config.ims.rtp_ports
-        rmf = Rmf(plane, ims_host=lambda: config.ims.address, ims_ports=range(first, last + 1))
+        rmf = Rmf(
+            plane,
+            ims_host=lambda: config.ims.address,
+            ims_ports=range(first, last + 1),
+            ims_interface=config.ims.interface,
+            ims_dscp=config.ims.dscp_media,
+        )
         self._exit.push_async_callback(rmf.close)
         self._card = await UiccCard.open(CardSpec(config.card.reader, config.card.pin))
         self._exit.push_async_callback(self._card.close)
@@ -263,6 +269,7 @@ class Agent:
                 "expires_s": round(registration.expires_at - now) if registration.expires_at else None,
                 "retry_s": max(0, round(registration.retry_at - now)) if registration.retry_at else None,
             },
+            "gm_security": self._ims.security(),
             "web_proxy": {"ok": self._child.pid is not None, "state": self._wwpf.detail or self._wwpf.state},
             "dns": self._dns_status(),
             "gba": {"enabled": self._config.gba.enabled, "state": self._gba.state},

@@ -15,7 +15,7 @@ import aiohttp
 
 from imskit.config.model import ConfigError, load
 from imskit.observe import logs
-from ue_agent.config import UeConfig
+from ue_agent.config import ImsConfig, UeConfig
 
 _DEFAULT = Path("/etc/imsbridge/ue.toml")
 _RUN_EPILOG = """\
@@ -115,8 +115,19 @@ def check(arguments: argparse.Namespace) -> int:
     print(f"  DNS           {', '.join(config.dns.listen)} -> {', '.join(config.dns.upstreams)}")
     print(f"  web proxy     {config.wwpf.address} port {config.wwpf.port}, for {', '.join(config.wwpf.browsers)}")
     print(f"  IMS           {ims.address} port {ims.port} -> {', '.join(ims.p_cscf) or 'the P-CSCF on the card'}")
+    print(f"  Gm            {_wanted_security(ims)}")
     print(f"  SIM card      {config.card.reader or 'the first reader with a card'}")
     return 0
+
+
+def _wanted_security(ims: ImsConfig) -> str:
+    match ims.security:
+        case "ipsec":
+            return f"IPsec, back end {ims.backend}: {', '.join(ims.algorithms)}"
+        case "tls":
+            return "TLS with AKAv2-SHA-256"
+        case _:
+            return "in clear"
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -148,11 +159,25 @@ async def _ask(socket: Path) -> dict[str, Any]:
         return answer
 
 
+def _gm_security(gm: dict[str, Any]) -> tuple[bool, str]:
+    """Whether Gm is protected as wanted, and a sentence."""
+    if gm["wanted"] == "off":
+        return True, "off: signalling goes in clear"
+    if gm["wanted"] == "tls":
+        return bool(gm["agreed"]), gm["agreed"] or "TLS: not registered"
+    by = f"by the {gm['backend']} back end ({gm['why']})" if gm["backend"] else gm["why"]
+    if not gm["agreed"]:
+        return False, f"IPsec {by}: no security agreement"
+    sets = "; ".join(f"{each['ports']}, {each['packets_out']} out, {each['packets_in']} in" for each in gm["sets"])
+    return True, f"{gm['agreed']} {by}: {sets}"
+
+
 def _show(found: dict[str, Any]) -> None:
     card, registration = found["card"], found["registration"]
     rows = [
         ("SIM card", card["ok"], card["state"]),
         ("IMS", registration["ok"], f"{registration['state']}: {registration['reason']}"),
+        ("Gm security", *_gm_security(found["gm_security"])),
         ("web proxy", found["web_proxy"]["ok"], found["web_proxy"]["state"]),
         ("DNS proxy", found["dns"]["ok"], f"{', '.join(found['dns']['listen'])}: {found['dns']['state']}"),
         ("TURN proxy", found["turn"]["ok"], ", ".join(found["turn"]["listen"])),

@@ -5,8 +5,12 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from imskit.config.model import setting
+from imskit.ipsec.algorithms import STANDARD_PAIRS, AlgorithmPair
+from imskit.ipsec.errors import IpsecError
+from imskit.media.ims_leg import EXPEDITED_FORWARDING
 from imskit.secrets import Secret
 from ue_agent.gba.config import GbaConfig
 from ue_agent.uicc.spec import parse_spec
@@ -79,7 +83,25 @@ class ImsConfig:
     address: str = setting("IP address of the IMS interface: Gm and media are bound to it")
     port: int = setting("UDP and TCP port of Gm", 5060)
     p_cscf: list[str] = setting("P-CSCFs, ADDR[:PORT]; empty: what the card names", factory=list)
-    transport: str = setting("transport towards the P-CSCF, UDP or TCP", "UDP")
+    transport: str = setting("transport towards the P-CSCF, UDP or TCP; with security = tls always TLS", "UDP")
+    security: Literal["ipsec", "tls", "off"] = setting(
+        "how Gm is protected: ipsec as a phone does it, tls (AKAv2-SHA-256), off for labs", "off"
+    )
+    algorithms: list[str] = setting(
+        "pairs integrity/encryption that are offered, the preferred first",
+        factory=lambda: [str(pair) for pair in STANDARD_PAIRS],
+    )
+    backend: Literal["auto", "kernel", "userspace"] = setting("what does ESP: the kernel, or the agent", "auto")
+    nat: bool = setting("offer UDP-encapsulated tunnels too, for a P-CSCF that finds a NAT on the way", False)
+    lab_algorithms: bool = setting(
+        "let algorithms name hmac-md5-96 and des-ede3-cbc, which the standard has removed", False
+    )
+    trust: Path | None = setting("with tls: PEM file of the authorities that sign P-CSCFs, if not public", None)
+    interface: str | None = setting(
+        "interface that alone carries Gm and media (SO_BINDTODEVICE); without it the routes decide", None
+    )
+    dscp_signalling: int = setting("DSCP of Gm, 0 to 63", 0)
+    dscp_media: int = setting("DSCP of media, 0 to 63", EXPEDITED_FORWARDING)
     instance: str = setting("URN of this device (urn:gsma:imei:… or urn:uuid:…); empty: a stable one is made", "")
     access_network_info: str = setting("P-Access-Network-Info of the access in use", "")
     rtp_ports: list[int] = setting("first and last port of media", factory=lambda: [40000, 40999])
@@ -89,6 +111,16 @@ class ImsConfig:
         ipaddress.ip_address(self.address)
         if self.transport not in ("UDP", "TCP"):
             raise ValueError(f"transport must be UDP or TCP, not {self.transport}")
+        try:
+            pairs = [AlgorithmPair.parse(text) for text in self.algorithms]
+        except IpsecError as error:
+            raise ValueError(str(error)) from None
+        if not pairs:
+            raise ValueError("algorithms must name at least one pair")
+        if removed := [str(pair) for pair in pairs if pair.removed and not self.lab_algorithms]:
+            raise ValueError(f"{removed[0]} was removed from the standard: it needs lab_algorithms = true")
+        if not (0 <= self.dscp_signalling <= 63 and 0 <= self.dscp_media <= 63):
+            raise ValueError("dscp_signalling and dscp_media must be 0 to 63")
         if len(self.rtp_ports) != 2 or not 1024 <= self.rtp_ports[0] < self.rtp_ports[1] <= 65535:
             raise ValueError("rtp_ports must be two numbers from 1024 to 65535, the first below the second")
 

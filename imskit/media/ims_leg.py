@@ -36,8 +36,10 @@ _ATTEMPTS = 50
 _CHECK_SECONDS = 1.0
 
 
-def open_port_pair(host: str, *, interface: str | None = None, ports: range = PORTS) -> tuple[socket.socket, ...]:
-    """Bind a free even port and the odd one above it on ``host``; return both sockets.
+def open_port_pair(
+    host: str, *, interface: str | None = None, ports: range = PORTS, dscp: int = EXPEDITED_FORWARDING
+) -> tuple[socket.socket, ...]:
+    """Bind a free even port and the odd one above it on ``host``; return both sockets, whose packets carry ``dscp``.
 
     ``OSError`` when the address is not local, the interface cannot be used, or no pair is free.
     """
@@ -48,7 +50,7 @@ def open_port_pair(host: str, *, interface: str | None = None, ports: range = PO
         with contextlib.ExitStack() as stack:
             try:
                 pair = tuple(
-                    stack.enter_context(_bound(host, number, version, interface)) for number in (port, port + 1)
+                    stack.enter_context(_bound(host, number, version, interface, dscp)) for number in (port, port + 1)
                 )
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
@@ -59,15 +61,15 @@ def open_port_pair(host: str, *, interface: str | None = None, ports: range = PO
     raise OSError(f"no free pair of ports on {host} in {ports.start}-{ports.stop}")
 
 
-def _bound(host: str, port: int, version: int, interface: str | None) -> socket.socket:
+def _bound(host: str, port: int, version: int, interface: str | None, dscp: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     try:
         if interface is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
         if version == 4:
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED_FORWARDING << 2)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, dscp << 2)
         else:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, EXPEDITED_FORWARDING << 2)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, dscp << 2)
         sock.bind((host, port))
     except OSError:
         sock.close()
@@ -88,6 +90,7 @@ class ImsLeg:
         on_event: OnLegEvent,
         interface: str | None = None,
         ports: range = PORTS,
+        dscp: int = EXPEDITED_FORWARDING,
         sender_bandwidth: int = DEFAULT_SENDER_BANDWIDTH,
         receiver_bandwidth: int = DEFAULT_RECEIVER_BANDWIDTH,
         media_timeout: float = MEDIA_TIMEOUT_SECONDS,
@@ -99,7 +102,7 @@ class ImsLeg:
         self._plane = plane
         self._on_event = on_event
         self._timeout = media_timeout
-        self._sockets = open_port_pair(host, interface=interface, ports=ports)
+        self._sockets = open_port_pair(host, interface=interface, ports=ports, dscp=dscp)
         self._socket_ids: list[SocketId] = [plane.open_socket(sock, _ignored) for sock in self._sockets]
         self.ssrc = secrets.randbits(32) | 1
         """SSRC of all RTP sent to IMS."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from imskit.config.model import ConfigError, load
+from imskit.ipsec.errors import IpsecError
 from imskit.observe import logs
 from simulators.phone import control_socket
 from simulators.phone.config import PhoneConfig
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         print(f"imsbridge sim phone run: {error}", file=sys.stderr)
         return 2
-    except (OSError, WavError) as error:
+    except (OSError, IpsecError, WavError) as error:
         print(f"imsbridge sim phone run: {error}", file=sys.stderr)
         return 1
 

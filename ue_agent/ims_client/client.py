@@ -15,21 +15,25 @@ import uuid
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from imskit.aka.vector import AkaResult
 from imskit.ims import events as ims
+from imskit.ims.io.ue_endpoint import UeEndpoint
 from imskit.ims.profile import UeProfile
 from imskit.ims.registration import RegistrationStatus, RetryPolicy, State
 from imskit.ims.ue import ImsUe
+from imskit.ipsec.errors import IpsecError
 from imskit.observe.events import EventLog
 from imskit.secrets import Identity
 from imskit.sip.engine.timers import TS24229_UE, TimerProfile
-from imskit.sip.io.endpoint import Endpoint
+from imskit.sip.io.sockets import Binding
 from imskit.sip.wire.errors import SipParseError
-from imskit.sip.wire.flow import Target, Transport
+from imskit.sip.wire.flow import DEFAULT_PORTS, Target, Transport
 from imskit.sip.wire.grammar import parse_host_port
 from imskit.tasks import spawn
 from ue_agent.config import ImsConfig
+from ue_agent.gm_security.protection import GmProtection
 from ue_agent.uicc.application import ImsIdentities
 from ue_agent.uicc.card import CardEvents, UiccCard
 from ue_agent.uicc.errors import UiccError
@@ -43,8 +47,6 @@ CARD_SECONDS = 20.0
 """How long one AKA run on the card may take."""
 STOP_SECONDS = 6.0
 CARD_RETRY_SECONDS = 3.0
-_PORT = 5060
-_TRANSPORTS: tuple[Transport, ...] = ("UDP", "TCP")
 _REMOVED = "the SIM card was removed"
 _URN = re.compile(r"urn:[a-z0-9][a-z0-9-]{1,31}:[!-~]{1,200}", re.IGNORECASE)
 
@@ -71,7 +73,8 @@ class ImsClient:
         self._on_output = on_output
         self._on_status = on_status
         self._timers = timers
-        self._endpoint: Endpoint[ims.Event, ims.Output] | None = None
+        self._gm = GmProtection(config)
+        self._endpoint: UeEndpoint | None = None
         self._task: asyncio.Task[None] | None = None
         self._off = asyncio.Event()
         self._aka = asyncio.Lock()
@@ -86,12 +89,17 @@ class ImsClient:
         endpoint = self._endpoint
         if endpoint is None:
             return RegistrationStatus(State.OFF, self.card_state)
-        return _ue(endpoint).status
+        return endpoint.ue.status
 
     @property
     def public_identities(self) -> tuple[Identity, ...]:
         """The identities that may be used: those of the registration, else of the card."""
         return self.status.associated or (self.identities.impus if self.identities else ())
+
+    def security(self) -> dict[str, Any]:
+        """How Gm is protected, for ``ue status``."""
+        sets = self._endpoint.security_sets() if self._endpoint is not None else []
+        return self._gm.status(sets, self.status.security)
 
     def start(self) -> None:
         """Begin to look for a card."""
@@ -103,6 +111,7 @@ class ImsClient:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._leave("this device's agent was stopped")
+        await self._gm.close()
         self._tell("this device's agent was stopped", logging.INFO)
 
     def handle(self, event: ims.Event) -> None:
@@ -156,13 +165,21 @@ class ImsClient:
         except OSError as error:
             self._tell(f"the state folder {self._state} cannot be used: {_why(error)}")
             return False
+        try:
+            backend, tls = await self._gm.backend(), self._gm.client_tls()
+        except IpsecError as error:
+            self._tell(f"IPsec cannot be used: {error}")
+            return False
+        except OSError as error:
+            self._tell(f"the P-CSCF's authorities in {self._config.trust} cannot be used: {_why(error)}")
+            return False
         self.identities = identities
         self._off.clear()
         ue = ImsUe(profile, _token, RetryPolicy(base=self._config.retry_base), self._timers)
-        endpoint: Endpoint[ims.Event, ims.Output] = Endpoint(ue, self._output)
+        binding = Binding(self._config.interface, self._config.dscp_signalling)
+        endpoint = UeEndpoint(ue, profile.local, self._output, backend=backend, client_tls=tls, binding=binding)
         try:
-            for transport in _TRANSPORTS:
-                await endpoint.listen(transport, (self._config.address, self._config.port))
+            await endpoint.listen()
         except OSError as error:
             await self._give_up(endpoint)
             where = f"{self._config.address} port {self._config.port}"
@@ -177,7 +194,7 @@ class ImsClient:
         endpoint.handle(ims.Start())
         return True
 
-    async def _give_up(self, endpoint: Endpoint[ims.Event, ims.Output]) -> None:
+    async def _give_up(self, endpoint: UeEndpoint) -> None:
         self.identities = None
         await endpoint.close()
 
@@ -194,7 +211,7 @@ class ImsClient:
         self._endpoint = None
         self.identities = None
         await endpoint.close()
-        for call in _ue(endpoint).calls:
+        for call in endpoint.ue.calls:
             self._on_output(ims.Ended(call, None, reason, local=True))
 
     def _tell(self, text: str, level: int = logging.WARNING) -> None:
@@ -208,16 +225,17 @@ class ImsClient:
         names = config.p_cscf or list(identities.pcscf)
         if not names:
             raise ValueError("no P-CSCF is known: set ims.p_cscf, the card names none")
-        transport: Transport = "TCP" if config.transport == "TCP" else "UDP"
+        transport: Transport = "TLS" if config.security == "tls" else "TCP" if config.transport == "TCP" else "UDP"
         return UeProfile(
             impi=identities.impi,
             impu=identities.impus[0],
             domain=identities.domain,
             instance=config.instance or self._instance(),
             local=(config.address, config.port),
-            p_cscfs=tuple(Target(transport, _address(name)) for name in names),
+            p_cscfs=tuple(Target(transport, _address(name, DEFAULT_PORTS[transport])) for name in names),
             access_network_info=config.access_network_info,
             user_agent="imsbridge",
+            security=self._gm.policy,
         )
 
     def _instance(self) -> str:
@@ -297,12 +315,6 @@ def _token(digits: int) -> str:
     return secrets.token_hex((digits + 1) // 2)[:digits]
 
 
-def _ue(endpoint: Endpoint[ims.Event, ims.Output]) -> ImsUe:
-    engine = endpoint.engine
-    assert isinstance(engine, ImsUe)
-    return engine
-
-
 def _why(error: OSError) -> str:
     """Return the system's words alone: those of asyncio repeat the address."""
     return os.strerror(error.errno) if error.errno else str(error)
@@ -316,14 +328,14 @@ async def _removed(events: CardEvents) -> bool:
     return False
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(text: str, otherwise: int) -> tuple[str, int]:
     """Read an address or name, with a port or without; ``ValueError`` if it is neither."""
     try:
-        return str(ip_address(text)), _PORT  # IPv6 needs brackets only where a port follows
+        return str(ip_address(text)), otherwise  # IPv6 needs brackets only where a port follows
     except ValueError:
         pass
     try:
         host, port = parse_host_port(text, "P-CSCF")
     except SipParseError as error:
         raise ValueError(f"the P-CSCF {text!r} is no address: {error.what}") from error
-    return host, _PORT if port is None else port
+    return host, otherwise if port is None else port

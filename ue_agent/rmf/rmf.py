@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from imskit.media.bridge import Bridge, DirectionStats
 from imskit.media.events import LegEvent
-from imskit.media.ims_leg import PORTS, ImsLeg
+from imskit.media.ims_leg import EXPEDITED_FORWARDING, PORTS, ImsLeg
 from imskit.media.plane import Address, LegStats, MediaPlane, Source
 from imskit.media.transports import Certificate
 from imskit.media.webrtc_leg import WebRtcLeg, WebRtcParameters
@@ -83,6 +83,7 @@ class Call:
             clock_rate=_AMR_WB_CLOCK,
             interface=rmf.ims_interface,
             ports=rmf.ims_ports,
+            dscp=rmf.ims_dscp,
             on_event=lambda event: self._event("ims", event),
         )
         try:
@@ -226,6 +227,7 @@ class Rmf:
         ims_host: Callable[[], str],
         ims_interface: str | None = None,
         ims_ports: range = PORTS,
+        ims_dscp: int = EXPEDITED_FORWARDING,
         source: Source = Source.SAME_HOST,
         virtual_host: str = VIRTUAL_HOST,
         admit: Callable[[Address], None] | None = None,
@@ -242,6 +244,7 @@ class Rmf:
         self.ims_host = ims_host
         self.ims_interface = ims_interface
         self.ims_ports = ims_ports
+        self.ims_dscp = ims_dscp
         self.source = source
         self.executor = executor
         self.certificate = Certificate()

@@ -86,7 +86,7 @@ async def test_no_p_cscf_is_known(lab: Any) -> None:
     ],
 )
 def test_addresses(text: str, expected: tuple[str, int]) -> None:
-    assert _address(text) == expected
+    assert _address(text, 5060) == expected
 
 
 @pytest.mark.parametrize("text", ["", "a b", "10.45.0.1:x", "10.45.0.1:99999", "[10.0.0.1]", "x:1:2"])
@@ -371,7 +371,7 @@ async def test_a_stranger_cannot_make_the_device_ring(lab: Any, address: At) -> 
     client = await lab.start(address(core))
     await lab.registered()
     assert client._endpoint is not None
-    engine = client._endpoint.engine
+    engine = client._endpoint.ue
     assert engine._proxies == {"loopback"}
 
 
