@@ -7,6 +7,7 @@ import argparse
 from simulators.bsf import command as bsf
 from simulators.card import command as card
 from simulators.ims_core import command as core
+from simulators.modem import command as modem
 from simulators.operator_dns import command as dns
 from simulators.phone import command as phone
 
@@ -15,5 +16,5 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add ``sim`` to the command line."""
     parser = subparsers.add_parser("sim", help="core, phone, card, name server, BSF")
     commands = parser.add_subparsers(dest="sim_command", metavar="WHAT", required=True)
-    for module in (core, phone, card, dns, bsf):
+    for module in (core, phone, card, modem, dns, bsf):
         module.register(commands)

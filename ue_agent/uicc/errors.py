@@ -27,6 +27,14 @@ class CardUnresponsiveError(UiccError):
     """A card is there but does not talk: inserted the wrong way round, dirty, broken, or held by another program."""
 
 
+class AtError(CardUnresponsiveError):
+    """A modem's line is not what TS 27.007 says; ``clause`` names the rule."""
+
+    def __init__(self, message: str, clause: str) -> None:
+        super().__init__(f"{message} (TS 27.007 {clause})")
+        self.clause = clause
+
+
 class WrongCardError(UiccError):
     """The card has neither ISIM nor USIM, or is not the one whose identities were read."""
 

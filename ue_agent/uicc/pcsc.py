@@ -19,7 +19,8 @@ from ue_agent.uicc.errors import (
     NoReaderError,
     UiccError,
 )
-from ue_agent.uicc.transport import CardEvent, CardInserted, CardRemoved, CardTransport
+from ue_agent.uicc.presence import Presence
+from ue_agent.uicc.transport import CardEvent, CardTransport
 
 _log = logging.getLogger(__name__)
 scard: Any = _scard  # untyped
@@ -87,7 +88,7 @@ class PcscBackend:
 
     def watch(self, report: Callable[[CardEvent | None], None]) -> None:
         """See ``CardBackend``.  A daemon or reader that comes later is found within a second."""
-        seen = _Seen(report)
+        seen = Presence(report)
         while not self._stopped.is_set():
             try:
                 self._watch_daemon(seen)
@@ -103,7 +104,7 @@ class PcscBackend:
         if (context := self._watched) is not None:
             scard.SCardCancel(context)
 
-    def _watch_daemon(self, seen: _Seen) -> None:
+    def _watch_daemon(self, seen: Presence) -> None:
         context = _establish()
         self._watched = context
         known: dict[str, int] = {}
@@ -147,27 +148,6 @@ class PcscBackend:
             if states.get(name, 0) & scard.SCARD_STATE_PRESENT:
                 return name
         raise NoCardError(f"no card in reader {', '.join(chosen)}")
-
-
-class _Seen:
-    """Which reader holds our card, and the reports that follow from a change of it."""
-
-    def __init__(self, report: Callable[[CardEvent | None], None]) -> None:
-        self.reader: str | None = None
-        self.started = False
-        self._report = report
-
-    def update(self, reader: str | None, *, swapped: bool = False) -> None:
-        """Take in where the card is now; ``swapped``: it was pulled and inserted since."""
-        before, self.reader = self.reader, reader
-        if not self.started:
-            self.started = True
-            self._report(None if reader is None else CardInserted(reader))
-        elif reader != before or swapped:
-            if before is not None:
-                self._report(CardRemoved(before))
-            if reader is not None:
-                self._report(CardInserted(reader))
 
 
 class _PcscTransport:

@@ -24,7 +24,8 @@ from imskit.config.model import ConfigError, parse
 from imskit.uicc.profile import CardProfile
 from imskit.uicc.uicc import Uicc
 from ue_agent.uicc.errors import CardRemovedError, CardUnresponsiveError, NoCardError
-from ue_agent.uicc.transport import CardEvent, CardInserted, CardRemoved, CardTransport
+from ue_agent.uicc.presence import Presence
+from ue_agent.uicc.transport import CardEvent, CardTransport
 
 _log = logging.getLogger(__name__)
 _MAX_FILE = 65536
@@ -60,16 +61,11 @@ class SoftwareBackend:
 
     def watch(self, report: Callable[[CardEvent | None], None]) -> None:
         """See ``CardBackend``: looks at the file once a second."""
-        seen = _identity(self._file)
-        report(CardInserted(self.name) if seen is not None else None)
+        presence, seen = Presence(report), _identity(self._file)
+        presence.update(self.name if seen is not None else None)
         while not self._stopped.wait(_LOOK_SECONDS):
             before, seen = seen, _identity(self._file)
-            if before == seen:
-                continue
-            if before is not None:
-                report(CardRemoved(self.name))
-            if seen is not None:
-                report(CardInserted(self.name))
+            presence.update(self.name if seen is not None else None, swapped=before != seen)
 
     def stop(self) -> None:
         """See ``CardBackend``."""

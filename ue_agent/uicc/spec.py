@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from ue_agent.uicc.errors import NoDaemonError, UiccError
+from ue_agent.uicc.errors import NoDaemonError
 from ue_agent.uicc.transport import CardBackend
 
 DEFAULT_BAUD = 115_200
@@ -96,7 +96,9 @@ def open_backend(source: CardSource) -> CardBackend:
                 raise NoDaemonError(f"PC/SC is not installed on this device: {error}") from error
             return PcscBackend(reader)
         case ModemSource(device, baud):
-            raise UiccError(f"{device} at {baud}: modems come within the hour")
+            from ue_agent.uicc.modem import ModemBackend
+
+            return ModemBackend(device, baud)
         case SoftwareSource(file):
             from ue_agent.uicc.software import SoftwareBackend
 

@@ -18,8 +18,9 @@ class CardTransport(Protocol):
     Every call may raise ``CardRemovedError``, ``CardUnresponsiveError`` and ``NoDaemonError``.
     """
 
-    t0: bool
-    """Whether the T=0 protocol is in use: a command then has no Le behind its data (ISO/IEC 7816-3 clause 12)."""
+    @property
+    def t0(self) -> bool:
+        """Whether the T=0 protocol is in use: a command then has no Le behind its data (ISO/IEC 7816-3 clause 12)."""
 
     def transmit(self, apdu: bytes) -> tuple[bytes, int]:
         """Send one command; return response data and status word, 61xx and 6Cxx included."""

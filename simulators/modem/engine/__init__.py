@@ -1,0 +1,1 @@
+"""The modem as it looks from its AT port."""

@@ -1,0 +1,1 @@
+"""Octets and lines of a modem's AT port to values and back."""
