@@ -123,7 +123,7 @@ async def log_in[Answer: ServerAnswer](
         response = challenged
     else:
         response = await send(None if answer_naf is not None else first)
-        if answer_naf is not None and response.status != 401:
+        if answer_naf is not None and not (response.status == 401 and asks_for_card(response.challenges)):
             response = await send(first)
     resynchronised = answered = renewed = False
     if answer_naf is not None and choose_naf_challenge(response.challenges, realm) is not None:
