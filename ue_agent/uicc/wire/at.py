@@ -53,9 +53,9 @@ _CME = {
     100: "unknown",
 }
 _CME_BY_TEXT = {text.lower(): code for code, text in _CME.items()}
-_APDU = re.compile(r'\s*(\d{1,6})\s*,\s*"?([0-9A-Fa-f]*)"?\s*')
-_SESSION = re.compile(r'\s*"?(\d{1,10})"?\s*')
-_TRIES = re.compile(r'\s*"?([A-Za-z0-9 -]{1,40}?)"?\s*,\s*(\d{1,3})\s*(?:,.*)?')
+_APDU = re.compile(r'\s*(\d{1,6})\s*,\s*"?([0-9A-Fa-f]*)"?\s*', re.ASCII)
+_SESSION = re.compile(r'\s*"?(\d{1,10})"?\s*', re.ASCII)
+_TRIES = re.compile(r'\s*"?([A-Za-z0-9 -]{1,40}?)"?\s*,\s*(\d{1,3})\s*(?:,.*)?', re.ASCII)
 _REMOVALS = (
     re.compile(r"\+CPIN: *\"?(NOT READY|NOT INSERTED|REMOVED|SIM REMOVED)", re.IGNORECASE),
     re.compile(r"\+CME ERROR: *(10|SIM NOT INSERTED)$", re.IGNORECASE),
