@@ -31,15 +31,17 @@ def decode_spn(content: bytes) -> str | None:
 
 def alpha_identifier(value: bytes) -> str | None:
     """A text of TS 31.101 annex A (GSM default alphabet or UCS2), ``None`` if blank."""
-    value = value.rstrip(b"\xff") if value[:1] != b"\x80" else value
-    if not value:
+    if not value.strip(b"\xff"):
         return None
+    value = value.rstrip(b"\xff") if value[0] != 0x80 else value
     if value[0] == 0x80:
         units = value[1 : 1 + len(value[1:]) // 2 * 2]
         return units.decode("utf-16-be", errors="replace").rstrip("\uffff") or None
     if value[0] in (0x81, 0x82):  # one UCS2 base for characters above 7F
         head = 3 if value[0] == 0x81 else 4
-        base = value[2] << 7 if value[0] == 0x81 else int.from_bytes(value[2:4])
+        if len(value) < head:
+            return None
+        base = value[2] << 7 if head == 3 else int.from_bytes(value[2:4])
         return "".join(chr(base + (code & 0x7F)) if code & 0x80 else chr(code) for code in value[head:]) or None
     # The letters and digits of the GSM default alphabet are those of ASCII; the rest is not worth a table here.
     return "".join(chr(code) if 0x20 <= code < 0x7F else "?" for code in value) or None

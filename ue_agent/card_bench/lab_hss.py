@@ -44,13 +44,15 @@ def load_keys(path: Path) -> LabKeys:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path}: is no file")
         if status.st_mode & 0o077 or status.st_uid != os.geteuid():
             raise ConfigError(f"{path}: holds a key and others may get at it. Run: chmod 600 {path}")
-        octets = file.read(_MAX_FILE)
+        octets = os.read(descriptor, _MAX_FILE)
+    finally:
+        os.close(descriptor)
     try:
         text = octets.decode()
         of_card = "imsi" in tomllib.loads(text)
@@ -97,6 +99,11 @@ class LabHss:
         self._ind_bits = keys.numbers.ind_bits
         self._numbers = SqnGenerator(scheme=keys.numbers.chosen())
         self._clock = clock
+
+    @property
+    def last(self) -> int:
+        """The sequence number used last."""
+        return self._numbers.last
 
     def vector(self) -> AuthenticationVector:
         """Return a fresh vector."""

@@ -119,8 +119,8 @@ class Narrator:
         if ok and command[1] == 0xA4 and sw >> 8 != 0x6C:
             self._selected(command, channel)
         words = ", ".join(filter(None, (answer_words, _status(sw, said=bool(answer_words)))))
-        command_spans = [] if self._show_keys else parts.spans
-        answer_spans = [] if self._show_keys else answer_spans
+        command_spans = [] if self._show_keys else _clipped(parts.spans, len(exchange.command))
+        answer_spans = [] if self._show_keys else _clipped(answer_spans, len(exchange.answer))
         return Told(
             replace(
                 exchange,
@@ -291,10 +291,14 @@ def _within(spans: Iterable[Span], start: int, end: int) -> list[Span]:
     return cut + ([(covered, end, "data")] if covered < end else [])
 
 
+def _clipped(spans: list[Span], end: int) -> list[Span]:
+    return [(first, min(last, end), label) for first, last, label in spans if first < min(last, end)]
+
+
 def _zeroed(value: bytes, spans: list[Span]) -> bytes:
     changed = bytearray(value)
     for start, end, _ in spans:
-        changed[start:end] = bytes(min(end, len(value)) - start)
+        changed[start:end] = bytes(end - start)
     return bytes(changed)
 
 

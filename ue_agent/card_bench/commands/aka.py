@@ -244,7 +244,8 @@ def _rows(run: Run, show_keys: bool) -> list[tuple[str, str]]:
     ]
     if run.autn_parts is not None:
         parts = run.autn_parts
-        rows.append(("sent", _number(parts.sqn, parts.seq, parts.ind) if parts.mac_ok else "AUTN with a wrong MAC"))
+        number = f"{_number(parts.sqn, parts.seq, parts.ind)}, AMF {parts.amf.hex().upper()}"
+        rows.append(("AUTN", number if parts.mac_ok else "its MAC is wrong for this key"))
     if isinstance(run.result, SyncFailure):
         rows.append(("AUTS", run.result.auts.hex().upper()))
         if run.auts is not None and run.auts.sqn_ms is not None:
@@ -257,7 +258,7 @@ def _rows(run: Run, show_keys: bool) -> list[tuple[str, str]]:
 
 
 def _number(sqn: int, seq: int | None, ind: int | None) -> str:
-    return f"SQN {sqn:012X}: SEQ {seq}, IND {ind}"
+    return f"{sqn:012X}: SEQ {seq}, IND {ind}"
 
 
 def _timing_table(runs: Sequence[Run]) -> Table:
