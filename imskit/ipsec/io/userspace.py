@@ -1,13 +1,14 @@
-"""ESP in this process, for kernels that have none: a TUN device for the sockets, raw sockets for the network.
+"""ESP in this process, for kernels that have none: a device for the sockets, raw sockets for the network.
 
 ::
 
-    protected socket  --SO_BINDTODEVICE-->  TUN  -->  Database  -->  raw socket (IP protocol 50), or UDP port 4500
-                      <-------------------  TUN  <--  Database  <--
+    protected socket  --SO_BINDTODEVICE-->  TAP  -->  Database  -->  raw socket (IP protocol 50), or UDP port 4500
+                      <-------------------  TAP  <--  Database  <--
 
-Protected sockets are bound to the TUN device.  So what they send reaches the network as ESP or not at all, and a
-clear packet that comes from the network to a protected port finds no socket there: the kernel answers it as it does
-any packet to a port where nothing listens, and counts it itself (``clear`` is ``None`` here).
+Protected sockets are bound to the device.  So what they send reaches the network as ESP or not at all, and a clear
+packet that comes from the network to a protected port finds no socket there: the kernel answers it as it does any
+packet to a port where nothing listens, and counts it itself (``clear`` is ``None`` here).  What is never answered in
+clear is a protected packet (``device.py``).
 
 The kernel makes the IP headers of ESP packets and cuts up and joins those that are longer than the path's MTU.  DSCP
 and ECN of the packet inside are those of the ESP packet, both ways.
@@ -21,12 +22,13 @@ import logging
 import os
 import socket
 from abc import ABC, abstractmethod
+from collections import Counter
 from typing import Literal
 
 from imskit.ipsec.association import AssociationSet
 from imskit.ipsec.engine.database import Database, Path, Protected
 from imskit.ipsec.errors import IpsecError
-from imskit.ipsec.io.tun import TunDevice
+from imskit.ipsec.io.device import ProtectedDevice
 from imskit.ipsec.statistics import BackendStatistics
 from imskit.ipsec.wire import ip
 
@@ -46,16 +48,17 @@ class UserspaceBackend:
 
     kind: Literal["kernel", "userspace"] = "userspace"
 
-    def __init__(self, tun: TunDevice, interface: str | None) -> None:
+    def __init__(self, device: ProtectedDevice, interface: str | None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tun = tun
+        self._device = device
         self._interface = interface
         self._database = Database(os.urandom)
         self._channels: dict[tuple[str, int], _Channel] = {}
-        self._users: dict[str, tuple[str, int]] = {}
+        self._users: dict[str, tuple[tuple[str, int], AssociationSet]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self._loop.add_reader(tun.fd, self._from_sockets)
+        self._ports: Counter[tuple[str, int]] = Counter()
+        self._loop.add_reader(device.fd, self._from_sockets)
 
     @classmethod
     async def open(cls, *, device: str = "gm%d", interface: str | None = None) -> UserspaceBackend:
@@ -63,14 +66,14 @@ class UserspaceBackend:
 
         ESP leaves and enters by ``interface`` alone, where one is given.  ``IpsecError`` says what is missing.
         """
-        tun = TunDevice(device)
-        _log.info("IPsec: ESP in this process, by the device %s", tun.name)
-        return cls(tun, interface)
+        made = ProtectedDevice(device)
+        _log.info("IPsec: ESP in this process, by the device %s", made.name)
+        return cls(made, interface)
 
     @property
     def device(self) -> str | None:
-        """The TUN device."""
-        return self._tun.name
+        """The device."""
+        return self._device.name
 
     async def install(self, associations: AssociationSet) -> None:
         """See ``IpsecBackend``."""
@@ -79,10 +82,15 @@ class UserspaceBackend:
         first = associations.outbound[0]
         local = (first.source.ip, first.encapsulation.source_port if first.encapsulation else 0)
         opened = local not in self._channels
-        channel = self._channels[local] if opened is False else self._open_channel(*local)
+        channel = self._open_channel(*local) if opened else self._channels[local]
         try:
             mtu = self._path_mtu(first.source.ip, first.destination.ip)
             self._database.install(associations, self._loop.time(), mtu)
+            try:
+                self._claim_ports(associations)
+            except BaseException:
+                self._database.remove(associations.name)
+                raise
         except BaseException:
             if opened:
                 channel.close()
@@ -90,7 +98,7 @@ class UserspaceBackend:
         if opened:
             self._channels[local] = channel
             self._loop.add_reader(channel.socket, self._from_network, channel)
-        self._users[associations.name] = local
+        self._users[associations.name] = local, associations
         self._set_timer()
         _log.info(
             "IPsec: set %s installed: %s, %s to %s%s",
@@ -105,8 +113,9 @@ class UserspaceBackend:
         """See ``IpsecBackend``."""
         if self._database.remove(name) is None:
             return
-        local = self._users.pop(name)
-        if local not in self._users.values():
+        local, associations = self._users.pop(name)
+        self._release_ports([(each.source.ip, each.source.port) for each in associations.outbound])
+        if all(local != other for other, _ in self._users.values()):
             channel = self._channels.pop(local)
             self._loop.remove_reader(channel.socket)
             channel.close()
@@ -124,21 +133,44 @@ class UserspaceBackend:
         self._closed = True
         for name in self._database.names:
             await self.remove(name)
-        self._loop.remove_reader(self._tun.fd)
-        self._tun.close()
+        self._loop.remove_reader(self._device.fd)
+        self._device.close()
+
+    def _claim_ports(self, associations: AssociationSet) -> None:
+        claimed: list[tuple[str, int]] = []
+        try:
+            for association in associations.outbound:
+                local = association.source.ip, association.source.port
+                if not self._ports[local]:
+                    self._device.claim_port(*local)
+                self._ports[local] += 1
+                claimed.append(local)
+        except BaseException:
+            self._release_ports(claimed)
+            raise
+
+    def _release_ports(self, claimed: list[tuple[str, int]]) -> None:
+        for local in claimed:
+            self._ports[local] -= 1
+            if not self._ports[local]:
+                del self._ports[local]
+                try:
+                    self._device.release_port(*local)
+                except (IpsecError, OSError) as error:
+                    _log.warning("IPsec: the routing rule of a protected port stays behind: %s", error)
 
     def _from_sockets(self) -> None:
-        fd, protect, send, now = self._tun.fd, self._database.protect, self._send, self._loop.time()
+        read, protect, send, now = self._device.read, self._database.protect, self._send, self._loop.time()
         for _ in range(_BATCH):
             try:
-                packet = os.read(fd, _LONGEST)
+                packet = read()
             except (BlockingIOError, InterruptedError):
                 return
             if protected := protect(packet, now):
                 send(protected)
 
     def _from_network(self, channel: _Channel) -> None:
-        receive, fd, database = channel.receive, self._tun.fd, self._database
+        receive, deliver, database = channel.receive, self._device.deliver, self._database
         for _ in range(_BATCH):
             try:
                 packet = receive(database)
@@ -150,9 +182,9 @@ class UserspaceBackend:
                 continue
             if packet is not None:
                 try:
-                    os.write(fd, packet)
+                    deliver(packet)
                 except OSError as error:
-                    _log.warning("IPsec: %s takes no packet: %s", self._tun.name, error)
+                    _log.warning("IPsec: %s takes no packet: %s", self._device.name, error)
 
     def _send(self, protected: Protected) -> None:
         path: Path = protected.path

@@ -87,13 +87,13 @@ async def receive(sock: socket.socket, within: float = 5.0) -> tuple[bytes, tupl
     return await asyncio.wait_for(asyncio.get_running_loop().sock_recvfrom(sock, 65535), within)
 
 
-def heard(sniffer: socket.socket) -> list[bytes]:
-    """The IP packets that crossed the link so far."""
+def heard(sniffer: socket.socket, everything: bool = False) -> list[bytes]:
+    """The IP packets that crossed the link so far; of IPv6 without those of ICMP, unless ``everything``."""
     packets = []
     with contextlib.suppress(BlockingIOError):
         while True:
             packet = sniffer.recv(65535)
-            if packet[0] >> 4 == 4 or (packet[0] >> 4 == 6 and packet[6] not in (0, 58)):  # neither ARP nor ICMPv6
+            if packet[0] >> 4 == 4 or (packet[0] >> 4 == 6 and packet[6] != 0 and (everything or packet[6] != 58)):
                 packets.append(packet)
     return packets
 
@@ -226,7 +226,7 @@ async def _readable(sock: socket.socket) -> None:
 
 async def test_clear_packets_never_reach_a_protected_socket(sides, agreement, version) -> None:
     """A clear UDP packet or TCP connection to a protected port, from the very address and port of the P-CSCF, finds
-    no socket, before an association is there and after; ESP gets through all the same.
+    no socket, before an association is there and after; what comes by ESP gets through all the same.
     """
     ue, p_cscf = sides
     loop = asyncio.get_running_loop()
@@ -234,24 +234,67 @@ async def test_clear_packets_never_reach_a_protected_socket(sides, agreement, ve
     with (
         ue.socket(40500, version) as us,
         ue.socket(40500, version, socket.SOCK_STREAM) as listener,
-        p_cscf.socket(6000, version, device=None) as clear,
-        p_cscf.socket(6001, version, socket.SOCK_STREAM, device=None) as clear_tcp,
     ):
         listener.listen()
         for installed in (False, True):
             if installed:
                 await ue.install(of_ue)
-                await p_cscf.install(of_p_cscf)
-            clear.connect((UE[version], 40500))
-            clear.send(b"INVITE in clear")
-            with pytest.raises(ConnectionRefusedError):  # the kernel's ICMP: nothing listens there
-                await asyncio.wait_for(loop.sock_recv(clear, 100), 5)
-        with pytest.raises(ConnectionRefusedError):
-            await asyncio.wait_for(loop.sock_connect(clear_tcp, (UE[version], 40500)), 5)
-        clear.close()
+            with (
+                p_cscf.socket(6000, version, device=None) as clear,
+                p_cscf.socket(6000, version, socket.SOCK_STREAM, device=None) as clear_tcp,
+            ):
+                sniffer = ue.host.sniffer("wan")
+                clear.connect((UE[version], 40500))
+                clear.send(b"INVITE in clear")
+                with pytest.raises(ConnectionRefusedError):  # the kernel's ICMP: nothing listens there
+                    await asyncio.wait_for(loop.sock_recv(clear, 100), 5)
+                clear_tcp.connect_ex((UE[version], 40500))
+                await _readable(sniffer)
+                while 6 not in protocols(heard(sniffer)):  # the SYN has crossed the link
+                    await _readable(sniffer)
+                sniffer.close()
+        await p_cscf.install(of_p_cscf)
         with p_cscf.socket(6000, version) as pc:
             await loop.sock_sendto(pc, b"INVITE in ESP", (UE[version], 40500))
             assert (await receive(us))[0] == b"INVITE in ESP"
+        with p_cscf.socket(6000, version, socket.SOCK_STREAM) as calling:
+            await asyncio.wait_for(loop.sock_connect(calling, (UE[version], 40500)), 5)
+            accepted, _ = await asyncio.wait_for(loop.sock_accept(listener), 5)
+            assert accepted.getpeername() == calling.getsockname()
+            accepted.close()
+        for sock, take in ((us, us.recv), (listener, lambda _: listener.accept())):
+            with pytest.raises(BlockingIOError):
+                take(100)
+            sock.close()
+
+
+async def test_protected_packets_are_never_answered_in_clear(sides, agreement, version) -> None:
+    """Where no socket takes a good packet, the kernel neither quotes it in an ICMP error nor resets in clear: the
+    reset of TCP is itself protected.  A socket that is bound to no device is protected or silent on these ports, too.
+    """
+    ue, p_cscf = sides
+    of_ue, of_p_cscf = agreement(version=version)
+    sniffer = ue.host.sniffer("wan")
+    await p_cscf.install(of_p_cscf)
+    await ue.install(of_ue)
+    loop = asyncio.get_running_loop()
+    with (
+        p_cscf.socket(6000, version) as pc,
+        p_cscf.socket(6000, version, socket.SOCK_STREAM) as calling,
+        p_cscf.socket(6500, version) as ps,
+        ue.socket(40000, version, device=None) as unbound,
+    ):
+        await loop.sock_sendto(pc, b"INVITE", (UE[version], 40500))
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.wait_for(loop.sock_connect(calling, (UE[version], 40500)), 5)
+        unbound.sendto(b"to no protected port", (P_CSCF[version], 5060))
+        unbound.sendto(b"protected", (P_CSCF[version], 6500))
+        assert (await receive(ps))[0] == b"protected"
+    assert ue.backend.statistics().sets["set0"].packets_in == 2
+    packets = heard(sniffer, everything=True)
+    assert packets and protocols(packets) - {58} == {50}
+    assert not any(b"INVITE" in packet for packet in packets)
+    sniffer.close()
 
 
 async def test_protected_sockets_never_speak_in_clear(sides, agreement, version) -> None:
@@ -335,6 +378,22 @@ async def test_replayed_and_corrupted_esp(sides, agreement) -> None:
     assert (counted.packets_in, counted.replayed, counted.bad_integrity) == (2, 2, 1)
     assert (statistics.unknown_spi, statistics.malformed) == (1, 1)
     sniffer.close()
+
+
+async def test_rules_of_ports_go_with_the_last_set(sides, agreement, version) -> None:
+    """Two sets share the UE's server port; nothing of them stays, not even after a set that was refused."""
+    ue, _ = sides
+    family = f"-{version}"
+    await ue.install(agreement(version=version)[0])
+    await ue.install(agreement(version=version, generation=1)[0])
+    with pytest.raises(SpiCollision):
+        await ue.install(agreement(version=version, name="again")[0])
+    assert ue.host.run(f"ip {family} rule").count("sport") == 2 * 3
+    await ue.backend.remove("set0")
+    rules = ue.host.run(f"ip {family} rule")
+    assert rules.count("sport 40500") == rules.count("sport 40001") == 2 and "sport 40000" not in rules
+    await ue.backend.remove("set1")
+    assert "sport" not in ue.host.run(f"ip {family} rule")
 
 
 async def test_sets_overlap_at_re_authentication(sides, agreement) -> None:
@@ -501,7 +560,8 @@ async def test_what_a_dead_process_left_is_replaced(hosts) -> None:
         "import asyncio, os\n"
         "from imskit.ipsec.io.userspace import UserspaceBackend\n"
         "async def main():\n"
-        "    await UserspaceBackend.open(device='gm7')\n"
+        "    backend = await UserspaceBackend.open(device='gm7')\n"
+        "    backend._device.claim_port('192.0.2.1', 40000)\n"
         "    os._exit(0)\n"
         "asyncio.run(main())\n"
     )
@@ -509,8 +569,10 @@ async def test_what_a_dead_process_left_is_replaced(hosts) -> None:
         done = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
         assert await done.wait() == 0
         assert host.run("ip -4 rule").count("gm7") == 1
+        assert host.run("ip -4 rule").count("sport 40000") == 2
         backend = await UserspaceBackend.open(device="gm7")
         assert host.run("ip -4 rule").count("gm7") == 1
+        assert "sport" not in host.run("ip -4 rule")
         await backend.close()
     assert "gm7" not in host.run("ip -4 rule")
 
