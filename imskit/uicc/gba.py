@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from imskit.aka.errors import AkaError
 from imskit.aka.gba import KeyKind, bootstrap_key, conceal_for_uicc, derive_naf_key
@@ -35,6 +36,29 @@ class CardGba:
         self._rand = b""
         self.internal_keys: dict[bytes, Secret[bytes]] = {}
         """Ks_int_NAF by NAF_Id, for applications on the card."""
+
+    def remember(self) -> dict[str, object]:
+        """What outlives power, as JSON has it; it holds Ks."""
+        content, records = self._parameters.content, self._nafs.content
+        assert isinstance(content, bytes)
+        assert isinstance(records, tuple)
+        return {
+            "ks": "" if self._ks is None else self._ks.reveal().hex(),
+            "rand": self._rand.hex(),
+            "gbabp": content.hex(),
+            "gbanl": [record.hex() for record in records],
+        }
+
+    def recall(self, memory: Mapping[str, object]) -> None:
+        """Take back what ``remember`` gave; ``ValueError`` or ``KeyError`` if it is something else."""
+        ks, rand, content = (bytes.fromhex(str(memory[name])) for name in ("ks", "rand", "gbabp"))
+        listed = memory["gbanl"]
+        records = tuple(bytes.fromhex(str(record)) for record in listed) if isinstance(listed, list) else ()
+        old = self._nafs.content
+        if len(content) != len(self._parameters.content) or [*map(len, records)] != [*map(len, old)]:  # type: ignore[arg-type]
+            raise ValueError("the memory of GBA is wrong")
+        self._ks, self._rand = Secret(ks) if ks else None, rand
+        self._parameters.content, self._nafs.content = content, records
 
     def authenticate(self, data: bytes) -> bytes:
         """Carry out one command in the GBA context; ``GbaCommandError`` holds the status word of a refusal."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from collections.abc import Mapping
 
 from imskit.secrets import Secret
 
@@ -32,6 +33,24 @@ class CardPin:
     def satisfied(self) -> bool:
         """Whether the card gives what the PIN guards."""
         return self.verified or not self.enabled
+
+    def remember(self) -> dict[str, object]:
+        """What outlives power, as JSON has it; it holds the PIN."""
+        return {
+            "value": self._value.reveal().hex(),
+            "enabled": self.enabled,
+            "tries_left": self.tries_left,
+            "puk_tries_left": self.puk_tries_left,
+        }
+
+    def recall(self, memory: Mapping[str, object]) -> None:
+        """Take back what ``remember`` gave; ``ValueError`` or ``KeyError`` if it is something else."""
+        tries, puk_tries, enabled = memory["tries_left"], memory["puk_tries_left"], memory["enabled"]
+        value = bytes.fromhex(str(memory["value"]))
+        if not (type(tries) is type(puk_tries) is int and type(enabled) is bool and len(value) == _LENGTH):
+            raise ValueError("the PIN's memory is wrong")
+        self._value, self.enabled = Secret(value), enabled
+        self.tries_left, self.puk_tries_left = min(max(tries, 0), 15), min(max(puk_tries, 0), 15)
 
     def verify(self, data: bytes) -> int:
         """VERIFY PIN."""

@@ -7,8 +7,9 @@ command that has incoming data waits for GET RESPONSE (61xx), a wrong length is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from imskit.aka.vector import MacFailure, Success, SyncFailure
 from imskit.uicc.files import CURRENT_ADF, MF, Directory, ElementaryFile, Node
@@ -92,6 +93,28 @@ class Uicc:
         """Warm or cold reset (clause 6)."""
         self.pin.verified = False
         self._channels = {0: _Channel(self._mf)}
+
+    def remember(self) -> dict[str, object]:
+        """What outlives power, as JSON has it: sequence numbers, PIN, GBA.  It holds secrets."""
+        return {
+            "sqn": list(self.usim.sqn.accepted),
+            "pin": self.pin.remember(),
+            "gba": {aid.hex(): gba.remember() for aid, gba in self._gba.items() if aid is not None},
+        }
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Take back what ``remember`` gave; ``ValueError`` if it is something else or another card's."""
+        try:
+            numbers = memory["sqn"]
+            if not all(type(number) is int for number in numbers):
+                raise ValueError("a sequence number is no number")
+            self.usim.sqn.restore(numbers)
+            self.pin.recall(memory["pin"])
+            for aid, gba in self._gba.items():
+                if aid is not None and (kept := memory["gba"].get(aid.hex())) is not None:
+                    gba.recall(kept)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the card's memory is wrong: {error!r}") from error
 
     def transmit(self, apdu: bytes) -> bytes:
         """Answer one command: response data and status word."""

@@ -1,8 +1,9 @@
 """A card in software, for laboratories only: the subscriber's key lies in a file of this machine.
 
 The file is what ``imsbridge config sample card`` shows and must be its user's alone (mode 0600).  What a real card
-would remember (sequence numbers accepted, PIN tries left) lies beside it, in a file of the same name and ``.state``,
-written before the answer leaves the card.  Several processes may use one such card, one transaction at a time.
+would remember (sequence numbers accepted, the PIN and its tries, keys of GBA) lies beside it, in a file of the same
+name and ``.state``, written before the answer leaves the card.  Several processes may use one such card, one
+transaction at a time.
 """
 
 from __future__ import annotations
@@ -143,25 +144,27 @@ class _Memory:
         """Put what is on file into ``card``; nothing if there is no file yet."""
         try:
             contents = json.loads(self._file.read_bytes()[:_MAX_FILE])
-            imsi, sqn, tries = contents["imsi"], contents["sqn"], contents["pin_tries_left"]
-            if not (isinstance(sqn, list) and all(type(n) is int and 0 <= n < 1 << 48 for n in sqn)):
-                raise ValueError("sqn")
-            if not (type(tries) is int and 0 <= tries <= 15):
-                raise ValueError("pin_tries_left")
+            if not isinstance(contents, dict):
+                raise ValueError("no JSON object")
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            # To go on would be to accept challenges a second time.
-            raise CardUnresponsiveError(f"the software card's memory {self._file} cannot be read: {error}") from error
-        if imsi != self._of:
+        except (OSError, ValueError, RecursionError) as error:
+            raise self._broken(error) from error
+        if contents.get("imsi") != self._of:
             raise CardUnresponsiveError(f"the software card's memory {self._file} is another card's; remove it")
-        card.usim.sqn.restore(sqn)
-        card.pin_tries_left = tries
+        try:
+            card.recall(contents)
+        except ValueError as error:
+            raise self._broken(error) from error
         self._known = contents
+
+    def _broken(self, error: Exception) -> CardUnresponsiveError:
+        # To go on would be to accept challenges a second time.
+        return CardUnresponsiveError(f"the software card's memory {self._file} cannot be read: {error}")
 
     def save(self, card: Uicc) -> None:
         """Put on file what ``card`` remembers, if that has changed."""
-        contents = {"imsi": self._of, "sqn": list(card.usim.sqn.accepted), "pin_tries_left": card.pin_tries_left}
+        contents = {"imsi": self._of, **card.remember()}
         if contents == self._known:
             return
         fresh = self._file.with_name(self._file.name + ".new")

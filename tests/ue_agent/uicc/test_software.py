@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -66,7 +67,7 @@ async def test_sequence_numbers_outlive_the_process(file: Path, make_vector: Mak
         assert isinstance(await card.authenticate(vector.rand, vector.autn), Success)
     memory = file.with_name("card.toml.state")
     assert stat.S_IMODE(memory.stat().st_mode) == 0o600
-    assert set(json.loads(memory.read_text())) == {"imsi", "sqn", "pin_tries_left"}
+    assert len(json.loads(memory.read_text())["sqn"]) == 1
     async with await UiccCard.open(spec(file)) as card:
         assert isinstance(await card.authenticate(vector.rand, vector.autn), SyncFailure)
         vector = make_vector()
@@ -78,7 +79,7 @@ async def test_pin_tries_outlive_the_process_and_the_last_is_never_used(file: Pa
         async with await UiccCard.open(spec(file, "9999")) as card:
             with pytest.raises(Exception, match=f"{left} tries left|one PIN try is left"):
                 await card.identities()
-        assert json.loads(file.with_name("card.toml.state").read_text())["pin_tries_left"] == left
+        assert json.loads(file.with_name("card.toml.state").read_text())["pin"]["tries_left"] == left
     async with await UiccCard.open(spec(file, "9999")) as card:
         with pytest.raises(Exception, match="one PIN try is left"):
             await card.identities()
@@ -120,12 +121,13 @@ def test_another_users_file_is_refused(file: Path) -> None:
 async def test_a_broken_memory_is_not_forgotten(file: Path) -> None:
     """To begin anew would be to accept old challenges again."""
     memory = file.with_name("card.toml.state")
-    for text in ("", "{", "[]", '{"imsi": "001010000000001", "sqn": ["x"], "pin_tries_left": 3}', "[" * 5000):
+    of_this_card = '{"imsi": "001010000000001"'
+    for text in ("", "{", "[]", of_this_card + ', "sqn": ["x"]}', of_this_card + ', "sqn": 3, "pin": []}', "[" * 5000):
         memory.write_text(text)
         async with await UiccCard.open(spec(file)) as card:
             with pytest.raises(CardUnresponsiveError, match=r"memory .*card\.toml\.state cannot be read"):
                 await card.identities()
-    memory.write_text('{"imsi": "001010000000009", "sqn": [], "pin_tries_left": 3}')
+    memory.write_text('{"imsi": "001010000000009", "sqn": []}')
     async with await UiccCard.open(spec(file)) as card:
         with pytest.raises(CardUnresponsiveError, match="another card's; remove it"):
             await card.identities()
@@ -176,6 +178,34 @@ asyncio.run(main())
     finally:
         process.stdin.close()
         await process.wait()
+
+
+def test_a_changed_pin_and_gba_outlive_the_process(file: Path, make_vector: MakeVector) -> None:
+    file.write_text(_CARD.replace("[isim]", "gba = true\n[isim]"))
+    isim = bytes.fromhex("00A4040C07A0000000871004")
+
+    def ask(*commands: bytes) -> list[int]:
+        transport = SoftwareBackend(file).connect()
+        try:
+            with transport.transaction():
+                return [transport.transmit(command)[1] for command in commands]
+        finally:
+            transport.close()
+
+    def pin(digits: str) -> bytes:
+        return digits.encode().ljust(8, b"\xff")
+
+    assert ask(b"\x00\x24\x00\x01\x10" + pin("1234") + pin("567890")) == [0x9000]
+    assert ask(b"\x00\x20\x00\x01\x08" + pin("1234")) == [0x63C2]
+    verify = b"\x00\x20\x00\x01\x08" + pin("567890")
+    vector = make_vector()
+    ik_hash = hashlib.sha1(vector.ik.reveal()).digest()
+    autn = vector.autn[:8] + bytes(a ^ b for a, b in zip(vector.autn[8:], ik_hash, strict=False))
+    bootstrap = b"\x00\x88\x00\x84\x23\xdd\x10" + vector.rand + b"\x10" + autn
+    derive = b"\x00\x88\x00\x84\x11\xde\x07naf.abc\x07a@b.com"
+    assert ask(verify, isim, derive) == [0x9000, 0x9000, 0x6985], "no key yet"
+    assert ask(verify, isim, bootstrap) == [0x9000, 0x9000, 0x610A]
+    assert ask(verify, isim, derive) == [0x9000, 0x9000, 0x6122], "the key is there after a restart"
 
 
 async def test_a_wrong_pin_is_not_sent_twice(file: Path) -> None:
