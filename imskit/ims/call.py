@@ -43,6 +43,9 @@ type CallEvent = (
 )
 
 _NOT_ACCEPTABLE = 488
+_TRIES = 20
+_PAUSE_SECONDS = 0.25
+"""A change that finds another exchange under way is tried again after this long, so often."""
 
 
 class CallMachine(ABC):
@@ -66,6 +69,11 @@ class CallMachine(ABC):
         """Our view of the preconditions; ``None``: the call has none."""
         self._modifying = False
         """Whether the owner waits for the outcome of its `Modify`."""
+        self._change: Modify | None = None
+        """A change that has not been sent yet, because another exchange is not complete (RFC 6337 section 4.3)."""
+        self._again_at: float | None = None
+        """When to try."""
+        self._tries = 0
 
     @property
     def dialog(self) -> DialogId | None:
@@ -86,10 +94,11 @@ class CallMachine(ABC):
             case Hangup(_, headers):
                 self._local_end = True
                 self._commands.append(ua.Hangup(self.name, headers))
-            case Modify(_, sdp, method):
-                self._modifying = True
-                self._sdp = renewed(sdp, self._sdp)
-                self._commands.append(ua.Modify(self.name, dress(self._sdp, self._table), method))
+            case Modify() if self._modifying:
+                self._outputs.append(OfferFailed(self.name, None))
+            case Modify():
+                self._modifying, self._change, self._tries = True, event, 0
+                self._send_change()
             case AnswerOffer(_, exchange, sdp):
                 self._sdp = renewed(sdp, self._sdp)
                 self._commands.append(ua.AnswerOffer(exchange, dress(self._sdp, self._table)))
@@ -97,6 +106,25 @@ class CallMachine(ABC):
                 self._commands.append(ua.RejectOffer(exchange, status))
             case _:
                 self._own_event(event)
+
+    def _send_change(self) -> None:
+        change, self._again_at = self._change, None
+        if change is not None:
+            self._tries += 1
+            self._sdp = renewed(change.sdp, self._sdp)
+            self._commands.append(ua.Modify(self.name, dress(self._sdp, self._table), change.method))
+
+    def _change_done(self) -> None:
+        self._modifying, self._change, self._again_at = False, None, None
+
+    def deadline(self) -> float | None:
+        """When `tick` is due."""
+        return self._again_at
+
+    def tick(self, now: float) -> None:
+        """Time has passed: what could not be sent may be possible now."""
+        if self._again_at is not None and now >= self._again_at:
+            self._send_change()
 
     @abstractmethod
     def _own_event(self, event: CallEvent) -> None:
@@ -123,8 +151,11 @@ class CallMachine(ABC):
     def _own_word(self, output: ua.Output) -> None:
         """Take in what only one direction hears."""
 
-    def refused(self, command: ua.Command, refusal: ua.Refusal, text: str) -> None:
+    def refused(self, command: ua.Command, refusal: ua.Refusal, text: str, now: float) -> None:
         """The user agent does not carry out a command of this call's."""
+        if isinstance(command, ua.Modify) and refusal is ua.Refusal.PENDING and self._tries < _TRIES:
+            self._again_at = now + _PAUSE_SECONDS  # an ACK or an answer is on its way
+            return
         _log.warning("call %s: %s not done: %s %s", self.name, type(command).__name__, refusal.value, text)
         match command:
             case ua.Call():
@@ -141,7 +172,7 @@ class CallMachine(ABC):
 
     def _offer_failed(self, dialog: DialogId | None, response: Response | None) -> None:
         if self._modifying:
-            self._modifying = False
+            self._change_done()
             self._outputs.append(OfferFailed(self.name, response.status if response else None))
 
     def _offered(self, dialog: DialogId, exchange: str, sdp: bytes) -> None:

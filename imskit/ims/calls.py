@@ -49,15 +49,19 @@ class Calls:
 
     def deadline(self) -> float | None:
         """When `tick` is due."""
-        return min(self._silent.values(), default=None)
+        times = [at for machine in self._calls.values() if (at := machine.deadline()) is not None]
+        return min((*self._silent.values(), *times), default=None)
 
     def tick(self, now: float, reason: str) -> None:
         """Give up what not even a 100 has come for; ``reason`` is for the user."""
+        for machine in list(self._calls.values()):
+            machine.tick(now)
+            self._flush(machine)
         for name in [name for name, until in self._silent.items() if now >= until]:
             del self._silent[name]
-            if (machine := self._calls.get(name)) is not None:
-                machine.give_up(reason)
-                self._flush(machine)
+            if (silent := self._calls.get(name)) is not None:
+                silent.give_up(reason)
+                self._flush(silent)
 
     # ---- from the owner -------------------------------------------------------------------------------------------
 
@@ -153,13 +157,13 @@ class Calls:
             machine.told(output, now)
             self._flush(machine)
 
-    def refused(self, refused: ua.Refused) -> bool:
+    def refused(self, refused: ua.Refused, now: float) -> bool:
         """A command came too late or cannot be carried out; False if it is none of a call's."""
         name = getattr(refused.command, "call", None)
         machine = self._calls.get(name) if isinstance(name, str) else None
         if machine is None:
             return False
-        machine.refused(refused.command, refused.refusal, refused.text)
+        machine.refused(refused.command, refused.refusal, refused.text, now)
         self._flush(machine)
         return True
 

@@ -136,7 +136,7 @@ class IncomingCallMachine(CallMachine):
             case ua.PrackReceived(_, _, 183):
                 self._unconfirmed = False
             case ua.AnswerReceived(_, _, sdp):
-                self._modifying = False
+                self._change_done()
                 try:
                     self._answered(sdp)
                 except SdpError as error:

@@ -112,7 +112,7 @@ class OutgoingCallMachine(CallMachine):
         if dialog == self._reporting:
             self._reporting = None
         else:
-            self._modifying = False
+            self._change_done()
         try:
             peer, plain = read_table(sdp), undress(sdp)
         except SdpError as error:
@@ -144,14 +144,14 @@ class OutgoingCallMachine(CallMachine):
         self._sdp = renewed(self._sdp, self._sdp, force=True)
         self._commands.append(ua.Modify(self.name, dress(self._sdp, self._table), "UPDATE", dialog=dialog))
 
-    def refused(self, command: ua.Command, refusal: ua.Refusal, text: str) -> None:
+    def refused(self, command: ua.Command, refusal: ua.Refusal, text: str, now: float) -> None:
         """See ``CallMachine``; a report that came at the wrong moment is made after the next event of the call."""
         if isinstance(command, ua.Modify) and command.dialog is not None and command.dialog == self._reporting:
             self._reporting = None
             if refusal is ua.Refusal.PENDING:
                 self._reported.discard(command.dialog)
             return
-        super().refused(command, refusal, text)
+        super().refused(command, refusal, text, now)
 
     def _offer_failed(self, dialog: DialogId | None, response: Response | None) -> None:
         if dialog is not None and dialog == self._reporting:

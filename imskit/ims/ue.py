@@ -347,7 +347,7 @@ class ImsUe:
     def _refused(self, refused: ua.Refused) -> None:
         """A command came too late or cannot be carried out: whoever waits for its outcome must hear of it."""
         command, refusal, text = refused.command, refused.refusal, refused.text
-        if self._services.refused(refused) or self._calls.refused(refused):
+        if self._services.refused(refused) or self._calls.refused(refused, self._now):
             return
         if isinstance(command, ua.Send):
             self._registration.handle(reg.RegisterOutcome(command.key, None, f"REGISTER: {text}"), self._now)

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from imskit.media.codecs import CodecUnavailableError
 from imskit.media.events import Step
 from imskit.media.python_plane import PythonPlane
+from imskit.observe.events import EventLog
 from imskit.sdp.errors import SdpError
 from imskit.sip.io.endpoint import Endpoint
 from imskit.sip.wire.flow import Address, Target
@@ -35,10 +36,11 @@ _PLAYOUT_SECONDS = 0.06
 class ConferenceServer:
     """Start it, and it serves until it is closed."""
 
-    def __init__(self, domain: str, address: Address, s_cscf: Target, media_host: str) -> None:
+    def __init__(self, domain: str, address: Address, s_cscf: Target, media_host: str, events: EventLog) -> None:
         """SIP at ``address``; media at ``media_host``, an address that the UEs reach."""
         self.address = address
         self._media_host = media_host
+        self._events = events
         self._focus = Focus(domain, address, s_cscf, _tokens)
         self._endpoint: Endpoint[FocusEvent, FocusOutput] = Endpoint(self._focus, self._heard)
         self._plane: PythonPlane | None = None
@@ -72,6 +74,7 @@ class ConferenceServer:
             case Joined(leg):
                 if leg in self._legs:
                     self._legs[leg][1].start()
+                    self._events.emit("conference-joined")
             case Left(leg):
                 self._left(leg)
             case _:
@@ -104,6 +107,7 @@ class ConferenceServer:
         conference, media = self._legs.pop(leg, ("", None))
         if media is not None:
             _log.info("leg %s is over: %s", leg, media.close())
+            self._events.emit("conference-left")
         if not any(other == conference for other, _ in self._legs.values()):
             self._mixers.pop(conference, None)
 

@@ -14,6 +14,8 @@ from imskit.observe.events import EventLog
 from imskit.sip.engine.proxy import Resolve, Resolved
 from imskit.sip.io.endpoint import Endpoint
 from imskit.sip.wire.flow import Address, Target
+from simulators.conference.engine.focus import HOST as CONFERENCE_HOST
+from simulators.conference.server import ConferenceServer
 from simulators.ims_core import hss_socket
 from simulators.ims_core.config import CoreConfig
 from simulators.ims_core.engine.p_cscf import PCscf, PCscfEvent, PCscfOutput
@@ -41,6 +43,7 @@ class ImsCore:
         self._hss = Hss(config.subscribers, random)
         self._stack = AsyncExitStack()
         self._events = EventLog("core", config.events)
+        self.conference: ConferenceServer | None = None
         self._p_cscf: Endpoint[PCscfEvent, PCscfOutput] | None = None
         self._p_engine: PCscf | None = None
         self._associations: GmAssociations | None = None
@@ -77,6 +80,7 @@ class ImsCore:
             config.algorithms,
             _tokens,
             protected_only=policy.mode is GmMode.REQUIRED,
+            services=await self._application_servers(core),
         )
         self._s_cscf = Endpoint(self._s_engine, self._from_s_cscf)
         self._stack.push_async_callback(self._s_cscf.close)
@@ -95,6 +99,14 @@ class ImsCore:
             await self._p_cscf.listen("TLS", address, tls=certificate)
         if config.hss is not None:
             await self._stack.enter_async_context(unix_socket(hss_socket.application(self._hss), config.hss))
+
+    async def _application_servers(self, core: Target) -> dict[str, Target]:
+        """Start the servers that stand behind the S-CSCF; returns them by their host names."""
+        config, host = self._config, core.address[0]
+        self.conference = ConferenceServer(config.domain, definite((host, 0)), core, self.gm[0][0], self._events)
+        self._stack.push_async_callback(self.conference.close)
+        await self.conference.start()
+        return {f"{CONFERENCE_HOST}.{config.domain}": Target("UDP", self.conference.address)}
 
     async def _security_policy(self) -> GmSecurityPolicy:
         """Open the IPsec back end, if one is needed, and choose the protected ports."""

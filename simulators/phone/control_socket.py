@@ -10,8 +10,9 @@ from typing import Any
 from aiohttp import web
 
 from simulators.http_json import read_object, refusal
+from simulators.phone.calls import Manners, PhoneError
 from simulators.phone.config import BEHAVIOURS
-from simulators.phone.phone import Manners, Phone, PhoneError
+from simulators.phone.phone import Phone, as_uri
 from simulators.phone.wav import WavError
 
 
@@ -23,9 +24,10 @@ def application(phone: Phone) -> web.Application:
         target = body.get("target")
         if not isinstance(target, str):
             raise refusal(web.HTTPBadRequest, "target must be a text")
-        with_files = {name: _path(body, name) for name in ("play", "record")}
+        play, record = _path(body, "play"), _path(body, "record")
+        anonymous = body.get("anonymous") is True
         try:
-            return web.json_response({"call": phone.dial(target, **with_files)})
+            return web.json_response({"call": phone.dial(target, play=play, record=record, anonymous=anonymous)})
         except (PhoneError, WavError, OSError) as error:
             raise refusal(web.HTTPConflict, str(error)) from None
 
@@ -34,6 +36,32 @@ def application(phone: Phone) -> web.Application:
 
     async def answer(request: web.Request) -> web.Response:
         return _do(phone.answer)
+
+    async def hold(request: web.Request) -> web.Response:
+        return _do(phone.calls.hold)
+
+    async def resume(request: web.Request) -> web.Response:
+        return _do(phone.calls.resume)
+
+    async def swap(request: web.Request) -> web.Response:
+        return _do(phone.calls.swap)
+
+    async def conference(request: web.Request) -> web.Response:
+        return _do(phone.conference)
+
+    async def press(request: web.Request) -> web.Response:
+        keys = _text(await read_object(request), "keys")
+        return _do(lambda: phone.calls.press(keys))
+
+    async def transfer(request: web.Request) -> web.Response:
+        target = _text(await read_object(request), "target")
+        return _do(lambda: phone.calls.transfer_to(as_uri(target) if target else ""))
+
+    async def invite(request: web.Request) -> web.Response:
+        body = await read_object(request)
+        target = _text(body, "target")
+        focus = body.get("through_focus", True) is not False
+        return _do(lambda: phone.calls.invite(as_uri(target) if target else "", through_focus=focus))
 
     async def status(request: web.Request) -> web.Response:
         return web.json_response(phone.status())
@@ -51,6 +79,13 @@ def application(phone: Phone) -> web.Application:
             web.post("/dial", dial),
             web.post("/hangup", hang_up),
             web.post("/answer", answer),
+            web.post("/hold", hold),
+            web.post("/resume", resume),
+            web.post("/swap", swap),
+            web.post("/conference", conference),
+            web.post("/press", press),
+            web.post("/transfer", transfer),
+            web.post("/invite", invite),
             web.get("/status", status),
             web.post("/behaviour", behaviour),
         ]
@@ -61,14 +96,21 @@ def application(phone: Phone) -> web.Application:
 def _do(action: Any) -> web.Response:
     try:
         action()
-    except PhoneError as error:
+    except (PhoneError, WavError, ValueError, OSError) as error:
         raise refusal(web.HTTPConflict, str(error)) from None
     return web.json_response({})
 
 
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str):
+        raise refusal(web.HTTPBadRequest, f"{name} must be a text")
+    return value
+
+
 def _manners(body: Mapping[str, Any], now: Manners) -> Manners:
     """Change what ``body`` names; the rest stays."""
-    known = {"behaviour", "answer_after", "play", "loop", "record"}
+    known = {"behaviour", "answer_after", "play", "loop", "record", "waiting", "follow"}
     if unknown := sorted(set(body) - known):
         raise refusal(web.HTTPBadRequest, f"{unknown[0]} is none of {', '.join(sorted(known))}")
     manners = now
@@ -83,6 +125,10 @@ def _manners(body: Mapping[str, Any], now: Manners) -> Manners:
         manners = replace(manners, answer_after=float(seconds))
     if "loop" in body:
         manners = replace(manners, loop=body["loop"] is True)
+    if "waiting" in body:
+        manners = replace(manners, waiting=body["waiting"] is True)
+    if "follow" in body:
+        manners = replace(manners, follow=body["follow"] is True)
     if "play" in body:
         manners = replace(manners, play=_path(body, "play"))
     if "record" in body:

@@ -17,11 +17,13 @@ from imskit.media.ims_leg import ImsLeg
 from imskit.media.plane import MediaPlane
 from imskit.rtp.errors import RtpError
 from imskit.rtp.packet import RtpPacket
+from imskit.sdp.attributes import Direction
 from imskit.sdp.description import SessionDescription
 from imskit.sdp.ims_side import ImsEndpoint, make_answer, make_offer, read_answer
 from imskit.sdp.negotiation import AgreedCodec, LegMedia, next_offer
 from imskit.sdp.profile import AMR, AMR_OCTET_ALIGNED, AMR_WB, AMR_WB_OCTET_ALIGNED, Format
 from simulators.phone.playout import FRAME_SECONDS, Playout
+from simulators.phone.tones import Tones
 from simulators.phone.wav import SAMPLE_RATE
 
 _log = logging.getLogger(__name__)
@@ -88,6 +90,9 @@ class CallMedia:
         self._ours: SessionDescription | None = None
         self.agreed: LegMedia | None = None
         """What both sides have agreed on."""
+        self.direction = Direction.SENDRECV
+        """What this side wants: ``SENDONLY`` holds the other side."""
+        self.tones = Tones()
         self._encoder: Encoder | None = None
         self._encoder_codec: AgreedCodec | None = None
         self._down: Resampler | None = None
@@ -106,15 +111,19 @@ class CallMedia:
     def offer(self) -> bytes:
         """Our offer: the first one, or later the one that continues the session."""
         if self._ours is None or self.agreed is None or not self.agreed.accepted:
-            self._ours = make_offer(self._endpoint, self._formats)
+            self._ours = make_offer(self._endpoint, self._formats, direction=self.direction)
         else:
-            self._ours = next_offer(self._ours, self.agreed)
+            self._ours = next_offer(self._ours, self.agreed, direction=self.direction)
         return self._ours.encode()
 
     def answer(self, offer: bytes) -> bytes:
         """Answer the peer's offer; ``SdpError`` with the status to answer if nothing in it fits."""
         answer, agreed = make_answer(
-            SessionDescription.parse(offer), self._endpoint, self._formats, previous=self._ours
+            SessionDescription.parse(offer),
+            self._endpoint,
+            self._formats,
+            direction=self.direction,
+            previous=self._ours,
         )
         self._ours = answer
         self._apply(agreed)
@@ -142,6 +151,7 @@ class CallMedia:
             )
             clocks = {item.receive_payload_type: item.clock_rate for item in agreed.codecs}
             self._plane.leg_clocks(self._leg.id, clocks)
+        self.tones.agree(agreed)
         senders, receivers = agreed.rtcp_bandwidths
         self._leg.reports.configure(clock_rate=codec.clock_rate, sender_bandwidth=senders, receiver_bandwidth=receivers)
         if agreed.remote_address is not None and agreed.remote_port is not None:
@@ -200,6 +210,11 @@ class CallMedia:
         if payload is None or not self.agreed.direction.sends:
             self._marker = True
             return
+        if (tone := self.tones.packet(self._timestamp)) is not None:
+            payload_type, packet = tone
+            self._plane.inject(self._leg.id, payload_type, packet.timestamp, packet.payload, marker=packet.marker)
+            self._marker = True
+            return
         number = self._encoder_codec.send_payload_type
         self._plane.inject(self._leg.id, number, self._timestamp, payload, marker=self._marker)
         self._marker = False
@@ -208,6 +223,8 @@ class CallMedia:
         try:
             packet = RtpPacket.parse(data)
         except RtpError:
+            return
+        if self.tones.received(packet.ssrc, packet.payload_type, packet.timestamp, packet.payload, now):
             return
         if self._playout is not None:
             self._playout.arrived(packet.ssrc, packet.payload_type, packet.timestamp, packet.payload, now)
@@ -229,6 +246,7 @@ class CallMedia:
             "packets_received": stats.packets_received,
             "packets_lost": max(0, reception.lost) if reception is not None else 0,
             "dropped": stats.dropped,
+            "keys_heard": len(self.tones.heard),
         }
         if reception is not None and reception.clock_rate:
             found["jitter_ms"] = round(1000 * reception.jitter / reception.clock_rate, 2)

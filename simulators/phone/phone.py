@@ -6,28 +6,30 @@ import asyncio
 import logging
 import re
 import secrets
+import ssl
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from imskit.aka.errors import AkaError
 from imskit.ims import events as ims
+from imskit.ims.io.ue_endpoint import UeEndpoint
 from imskit.ims.profile import UeProfile
 from imskit.ims.registration import RetryPolicy, State
 from imskit.ims.ue import ImsUe
-from imskit.media.codecs import CodecUnavailableError
+from imskit.ipsec.io.backend import IpsecBackend
+from imskit.ipsec.io.probe import choose
 from imskit.media.events import Step
 from imskit.media.python_plane import PythonPlane
 from imskit.observe.events import EventLog
-from imskit.sdp.errors import SdpError
 from imskit.secrets import Identity
-from imskit.sip.io.endpoint import Endpoint
-from imskit.sip.wire.flow import Target
-from simulators.phone.config import Behaviour, PhoneConfig
+from imskit.sip.io.sockets import Binding
+from imskit.sip.wire.flow import Target, Transport
+from simulators.phone.calls import Calls, Manners, PhoneError
+from simulators.phone.config import PhoneConfig
 from simulators.phone.media import CallMedia, Hearing
-from simulators.phone.wav import Recorder, Speaker, WavError
+from simulators.phone.wav import Speaker
 from simulators.sockets import Address, definite, parse_address
 
 _log = logging.getLogger(__name__)
@@ -36,42 +38,6 @@ _RETRY = RetryPolicy(base=2.0, maximum=30.0)
 """Quicker than a real phone's, so that a lab need not wait for minutes."""
 _NUMBER = re.compile(r"\+?[0-9*#.()-]{1,32}")
 _SWITCH_OFF_SECONDS = 6.0
-
-
-class PhoneError(Exception):
-    """Something that cannot be done now; says why."""
-
-
-class CallState(StrEnum):
-    """Where a call stands."""
-
-    INCOMING = "incoming"
-    RINGING = "ringing"
-    DIALLING = "dialling"
-    ALERTING = "alerting"
-    ANSWERED = "answered"
-
-
-@dataclass(frozen=True)
-class Manners:
-    """What the phone does with the next call, and how it sounds."""
-
-    behaviour: Behaviour
-    answer_after: float
-    play: Path | None
-    loop: bool
-    record: Path | None
-
-
-@dataclass
-class _Call:
-    name: str
-    peer: str
-    outgoing: bool
-    state: CallState
-    manners: Manners
-    media: CallMedia
-    timer: asyncio.TimerHandle | None = None
 
 
 class Phone:
@@ -83,23 +49,37 @@ class Phone:
         self._usim = config.usim()
         self._events = EventLog("phone", config.events)
         self._stack = AsyncExitStack()
-        self._manners = Manners(config.behaviour, config.answer_after, config.play, config.loop, config.record)
         Speaker(config.play)
-        self._endpoint: Endpoint[ims.Event, ims.Output] | None = None
+        self._endpoint: UeEndpoint | None = None
+        self._protection = ""
         self._plane: PythonPlane | None = None
-        self._call: _Call | None = None
         self._state = State.OFF
         self._reason = "not started"
         self._off = asyncio.Event()
         self.address: Address = ("", 0)
         """Where its SIP listens, once started."""
-        self.last: dict[str, Any] | None = None
+        manners = Manners(
+            config.behaviour, config.answer_after, config.play, config.loop, config.record, config.call_waiting
+        )
+        self.calls = Calls(
+            self._tell,
+            self._make_media,
+            self._events,
+            manners,
+            reservation=config.reservation,
+            playout_delay=config.playout_delay,
+        )
+        """What its user does with calls."""
+
+    @property
+    def last(self) -> dict[str, Any] | None:
         """The end of the last call: its reason and statistics."""
+        return self.calls.last
 
     # ---- life -------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the sockets and begin to register; ``OSError`` if one cannot be had."""
+        """Open the sockets and begin to register; ``OSError`` if one cannot be had, ``IpsecError`` without IPsec."""
         try:
             await self._start()
         except BaseException:
@@ -110,7 +90,7 @@ class Phone:
         config = self._config
         self._stack.callback(self._events.close)
         self.address = definite((config.address, config.port))
-        transport: Literal["UDP", "TCP"] = config.transport
+        transport: Transport = "TLS" if config.security == "tls" else config.transport
         profile = UeProfile(
             Identity(config.impi),
             Identity(config.impus[0]),
@@ -120,12 +100,23 @@ class Phone:
             (Target(transport, parse_address(config.p_cscf)),),
             config.access_network_info,
             user_agent="imsbridge-phone",
+            security=config.policy(),
         )
+        backend: IpsecBackend | None = None
+        if config.security == "ipsec":
+            backend = (await choose(config.backend, pairs=profile.security.pairs, interface=config.interface)).backend
+            self._stack.push_async_callback(backend.close)
         self._plane = PythonPlane()
-        self._endpoint = Endpoint(ImsUe(profile, _tokens, _RETRY), self._heard)
+        self._endpoint = UeEndpoint(
+            ImsUe(profile, _tokens, _RETRY),
+            self.address,
+            self._heard,
+            backend=backend,
+            client_tls=ssl.create_default_context(cafile=config.trust) if config.security == "tls" else None,
+            binding=Binding(config.interface),
+        )
         self._stack.push_async_callback(self._endpoint.close)
-        await self._endpoint.listen("UDP", self.address)
-        await self._endpoint.listen("TCP", self.address)
+        await self._endpoint.listen()
         self._tell(ims.Start())
 
     async def close(self) -> None:
@@ -138,77 +129,55 @@ class Phone:
                     await self._off.wait()
             except TimeoutError:
                 _log.warning("the core did not confirm the de-registration")
-        if self._call is not None:
-            self._ended(self._call.name, None, "switched off")
+        self.calls.close()
         await self._stack.aclose()
 
     # ---- what its user does -----------------------------------------------------------------------------------
 
-    def dial(self, target: str, *, play: Path | None = None, record: Path | None = None) -> str:
+    def dial(
+        self, target: str, *, play: Path | None = None, record: Path | None = None, anonymous: bool = False
+    ) -> str:
         """Call a number, tel or sip URI; returns the call's name.
 
         ``play`` and ``record`` are for this call instead of the usual files.  Raises ``PhoneError``, ``WavError``.
         """
-        if self._call is not None:
-            raise PhoneError("there is a call already")
         if self._state is not State.REGISTERED:
             raise PhoneError(f"not registered: {self._reason}")
-        uri = _target(target)
-        manners = replace(self._manners, play=play or self._manners.play, record=record or self._manners.record)
-        name = f"out-{secrets.token_hex(4)}"
-        call = _Call(name, uri, True, CallState.DIALLING, manners, self._media(manners))
-        self._call = call
-        self._events.emit("dialled", call=name)
-        self._tell(ims.Dial(name, uri, call.media.offer(), reserved=not self._config.reservation))
-        return name
+        return self.calls.dial(as_uri(target), play=play, record=record, anonymous=anonymous)
+
+    def conference(self) -> str:
+        """Call the conference factory of the home network (TS 23.003 clause 13.10)."""
+        return self.dial(f"sip:mmtel@conf-factory.{self._config.domain}")
 
     def answer(self) -> None:
         """Answer the call that rings; ``PhoneError`` if none does."""
-        call = self._call
-        if call is None or call.state is not CallState.RINGING:
-            raise PhoneError("no call rings")
-        self._accept(call)
+        self.calls.answer()
 
     def hang_up(self) -> None:
         """End the call, or decline it while it rings; ``PhoneError`` if there is none."""
-        call = self._call
-        if call is None:
-            raise PhoneError("there is no call")
-        if call.state in (CallState.INCOMING, CallState.RINGING):
-            self._tell(ims.Reject(call.name, 603))
-        else:
-            self._tell(ims.Hangup(call.name))
-            if call.state is not CallState.ANSWERED and self._call is call:
-                # Whoever gives up has hung up, however long the other side takes to notice.
-                self._ended(call.name, None, "given up")
+        self.calls.hang_up()
 
     def behave(self, manners: Manners) -> None:
         """Set what is done with the next calls; ``WavError`` if the file to play cannot be used."""
         Speaker(manners.play)
-        self._manners = manners
+        self.calls.manners = manners
 
     @property
     def manners(self) -> Manners:
         """What is done with the next calls."""
-        return self._manners
+        return self.calls.manners
 
     def status(self) -> dict[str, Any]:
-        """Registration, the call and the last call, as plain values."""
-        call = self._call
+        """Registration, the calls and the last call, as plain values."""
+        call = self.calls.current
         return {
             "registration": self._state.value,
             "reason": self._reason,
-            "behaviour": self._manners.behaviour,
-            "call": None
-            if call is None
-            else {
-                "name": call.name,
-                "peer": call.peer,
-                "outgoing": call.outgoing,
-                "state": call.state.value,
-                "media": call.media.statistics(),
-            },
+            "behaviour": self.manners.behaviour,
+            "call": call.status() if call is not None else None,
+            "calls": self.calls.status(),
             "last_call": self.last,
+            "transfer": self.calls.transfer,
         }
 
     # ---- what the UE says -------------------------------------------------------------------------------------
@@ -225,15 +194,12 @@ class Phone:
                 except AkaError as error:
                     self._tell(ims.CardFailed(str(error)))
             case ims.RegistrationChanged(status):
+                self._protection = status.security
                 self._registration(status.state, status.reason)
-            case ims.IncomingCall():
-                self._incoming(output)
             case ims.Transmit() | ims.RequestReceived():
                 pass
             case _:
-                call = self._call
-                if call is not None and call.name == output.call:
-                    self._of_call(call, output)
+                self.calls.told(output)
 
     def _registration(self, state: State, reason: str) -> None:
         _log.info("%s: %s", state.value, reason)
@@ -245,143 +211,14 @@ class Phone:
         if state is State.OFF:
             self._off.set()
 
-    def _of_call(self, call: _Call, output: ims.Output) -> None:
-        match output:
-            case ims.ReserveResources(name):
-                loop = asyncio.get_running_loop()
-                loop.call_later(self._config.reservation, self._reserved, name)
-            case ims.Alert():
-                self._alert(call)
-            case ims.Progress(_, status, _):
-                self._events.emit("progress", call=call.name, status=status)
-                if status == 180 and call.state is CallState.DIALLING:
-                    call.state = CallState.ALERTING
-            case ims.MediaAgreed(_, sdp):
-                try:
-                    call.media.answered(sdp)
-                except (SdpError, ValueError, CodecUnavailableError) as error:
-                    _log.warning("the peer's answer cannot be used: %s", error)
-                    self._tell(ims.Hangup(call.name))
-            case ims.Answered():
-                self._answered(call)
-            case ims.Offer(_, exchange, sdp):
-                self._offered(call, exchange, sdp)
-            case ims.Ended(name, status, reason):
-                self._ended(name, status, reason)
-            case _:
-                pass
-
-    # ---- incoming ---------------------------------------------------------------------------------------------
-
-    def _incoming(self, incoming: ims.IncomingCall) -> None:
-        manners = self._manners
-        self._events.emit("incoming", call=incoming.call)
-        _log.info("a call comes in; behaviour: %s", manners.behaviour)
-        if self._call is not None or manners.behaviour == "busy":
-            self._refuse(incoming.call, 486)
-            return
-        if manners.behaviour == "decline":
-            self._refuse(incoming.call, 603)
-            return
-        try:
-            media = self._media(manners)
-        except (OSError, WavError) as error:
-            _log.error("no media for the call: %s", error)
-            self._refuse(incoming.call, 500)
-            return
-        try:
-            description = media.answer(incoming.sdp) if incoming.sdp is not None else media.offer()
-        except (SdpError, ValueError, CodecUnavailableError) as error:
-            _log.warning("the offer cannot be answered: %s", error)
-            media.close()
-            self._refuse(incoming.call, 488)
-            return
-        peer = str(incoming.caller.uri)
-        self._call = _Call(incoming.call, peer, False, CallState.INCOMING, manners, media)
-        self._tell(ims.Prepare(incoming.call, description, reserved=not self._config.reservation))
-
-    def _refuse(self, call: str, status: int) -> None:
-        self._events.emit("refused", call=call, status=status)
-        self._tell(ims.Reject(call, status))
-
-    def _alert(self, call: _Call) -> None:
-        call.state = CallState.RINGING
-        self._events.emit("ringing", call=call.name)
-        self._tell(ims.Ring(call.name))
-        if call.manners.behaviour == "answer":
-            call.timer = asyncio.get_running_loop().call_later(call.manners.answer_after, self._accept, call)
-
-    def _accept(self, call: _Call) -> None:
-        if self._call is call and call.state is CallState.RINGING:
-            if call.timer is not None:
-                call.timer.cancel()
-            self._tell(ims.Accept(call.name))
-            self._answered(call)
-
-    # ---- both -------------------------------------------------------------------------------------------------
-
-    def _media(self, manners: Manners) -> CallMedia:
+    def _make_media(self, hearing: Hearing, on_step: Callable[[Step, float], None]) -> CallMedia:
         assert self._plane is not None
-        speaker = Speaker(manners.play, loop=manners.loop)
-        recorder = Recorder(manners.record) if manners.record is not None else None
-        hearing = Hearing(speaker, recorder, self._config.playout_delay)
-        try:
-            return CallMedia(
-                self._plane,
-                self.address[0],
-                self._config.codecs,
-                hearing,
-                self._media_step,
-                interface=self._config.interface,
-            )
-        except OSError:
-            if recorder is not None:
-                recorder.close()
-            raise
-
-    def _media_step(self, step: Step, at: float) -> None:
-        names = {Step.FIRST_RECEIVED: "first-rtp-received", Step.FIRST_SENT: "first-rtp-sent"}
-        if step in names and self._call is not None:
-            self._events.emit(names[step], call=self._call.name, packet_at=at)
-        elif step is Step.MEDIA_TIMEOUT:
-            _log.warning("the peer's media has stopped")
-
-    def _reserved(self, name: str) -> None:
-        if self._call is not None and self._call.name == name:
-            self._tell(ims.ResourcesReserved(name))
-
-    def _answered(self, call: _Call) -> None:
-        call.state = CallState.ANSWERED
-        agreed = call.media.agreed
-        codec = agreed.codec.encoding if agreed is not None else None
-        self._events.emit("answered", call=call.name, codec=codec)
-        call.media.start()  # the recording begins at this moment
-        _log.info("the call is answered, %s", codec)
-
-    def _offered(self, call: _Call, exchange: str, sdp: bytes | None) -> None:
-        """Hold, resume, a session refresh: take what is offered."""
-        try:
-            answer = call.media.answer(sdp) if sdp is not None else call.media.offer()
-        except (SdpError, ValueError, CodecUnavailableError) as error:
-            _log.warning("an offer is refused: %s", error)
-            self._tell(ims.RejectOffer(call.name, exchange))
-            return
-        self._tell(ims.AnswerOffer(call.name, exchange, answer))
-
-    def _ended(self, name: str, status: int | None, reason: str) -> None:
-        call, self._call = self._call, None
-        if call is None:
-            return
-        if call.timer is not None:
-            call.timer.cancel()
-        statistics = call.media.close()
-        # The reason may hold what the network wrote: it stays out of the event file.
-        self.last = {"name": name, "status": status, "reason": reason, "media": statistics}
-        self._events.emit("ended", call=name, status=status, answered=call.state is CallState.ANSWERED, **statistics)
-        _log.info("the call has ended: %s", reason)
+        config = self._config
+        return CallMedia(self._plane, self.address[0], config.codecs, hearing, on_step, interface=config.interface)
 
 
-def _target(text: str) -> str:
+def as_uri(text: str) -> str:
+    """Return what a user types as a URI: a number, a tel or a sip URI; ``PhoneError`` for anything else."""
     text = text.strip()
     if text.lower().startswith(("tel:", "sip:", "sips:")):
         return text

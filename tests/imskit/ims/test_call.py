@@ -308,7 +308,7 @@ def test_a_report_that_comes_at_the_wrong_moment_is_made_later(sdp: Sdp, status_
     machine.handle(ims.ResourcesReserved("c"), 0)
     (update,) = commands(machine)
     assert update.method == "UPDATE"
-    machine.refused(update, ua.Refusal.PENDING, "")
+    machine.refused(update, ua.Refusal.PENDING, "", 0)
     assert commands(machine) == []
     machine.told(ua.OfferWithdrawn("c", DIALOG, "x"), 0)
     (again,) = commands(machine)
@@ -325,14 +325,14 @@ def test_words_that_cannot_be_written_do_not_keep_a_call_unanswered(sdp: Sdp) ->
     machine = IncomingCallMachine(incoming)
     machine.handle(ims.Reject("c", 486, None, (("Warning", "x\r\ny"),)), 0)
     (reject,) = commands(machine)
-    machine.refused(reject, ua.Refusal.INVALID, "CR")
+    machine.refused(reject, ua.Refusal.INVALID, "CR", 0)
     assert commands(machine) == [ua.Reject("c", 486)]
 
 
 def test_an_answer_that_cannot_be_given_refuses_the_call(sdp: Sdp) -> None:
     incoming = ua.IncomingCall("c", DIALOG, invite(), sdp("10.46.0.2"), None)  # type: ignore[arg-type]
     machine = IncomingCallMachine(incoming)
-    machine.refused(ua.Answer("c"), ua.Refusal.NEEDS_SDP, "")
+    machine.refused(ua.Answer("c"), ua.Refusal.NEEDS_SDP, "", 0)
     assert commands(machine) == [ua.Reject("c", 500)]
-    machine.refused(ua.Answer("c"), ua.Refusal.STATE, "")
+    machine.refused(ua.Answer("c"), ua.Refusal.STATE, "", 0)
     assert commands(machine) == []

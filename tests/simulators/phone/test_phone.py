@@ -13,7 +13,7 @@ import pytest
 
 from imskit.ims.registration import State
 from imskit.observe.events import read_events
-from simulators.phone.phone import Manners, PhoneError
+from simulators.phone.calls import Manners, PhoneError
 from simulators.phone.wav import Recorder
 
 type Read = Callable[[Path], npt.NDArray[np.int16]]
