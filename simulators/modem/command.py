@@ -25,7 +25,7 @@ Its port is printed on standard output; --link gives it a name that stays:
 
   imsbridge config sample card > card.toml     then fill it in, and
   imsbridge sim modem run -c card.toml --link /tmp/modem
-  imsbridge card info modem:/tmp/modem
+  imsbridge card info --card modem:/tmp/modem
 
 SIGUSR1 pulls the SIM card, SIGUSR2 puts it in again.
 
