@@ -381,7 +381,7 @@ class Uicc:
 def _keys(result: Success, *, with_kc: bool) -> bytes:
     res, ck, ik = result.res.reveal(), result.ck.reveal(), result.ik.reveal()
     parts = [res, ck, ik]
-    if with_kc:  # UST service 27; conversion function c3 of TS 33.102 clause 6.8.1.2
+    if with_kc and len(ck) == len(ik) == 16:  # UST service 27; function c3 of TS 33.102 6.8.1.2, for 128 bits
         halves = (ck[:8], ck[8:], ik[:8], ik[8:])
         parts.append(bytes(a ^ b ^ c ^ d for a, b, c, d in zip(*halves, strict=True)))
     return b"\xdb" + b"".join(bytes([len(part)]) + part for part in parts)
