@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imskit.secrets import Identity
-from ue_agent.wwpf.agent import ChallengeAnswer, LoginIdentity
-from ue_agent.wwpf.login import LoginRefusedError, choose_challenge, log_in
+from ue_agent.wwpf.agent import AgentError, ChallengeAnswer, LoginIdentity
+from ue_agent.wwpf.login import LoginRefusedError, asks_for_card, choose_challenge, choose_naf_challenge, log_in
 
 ME = LoginIdentity(Identity("user@home.example"), "home.example")
 
@@ -112,3 +112,140 @@ def test_any_header_can_be_read(values: list[str]) -> None:
 @given(st.integers(0, 120), st.text(alphabet=',="\\ \tabD', max_size=60))
 def test_noise_behind_a_valid_start(keep: int, noise: str) -> None:
     choose_challenge([challenge()[:keep] + noise])
+
+
+# ---- with a bootstrapped key (S7-GBA)
+
+HOST = "portal.example"
+FIRST = 'Digest username="user@home.example", realm="portal.example", nonce="", uri="/x", response=""'
+
+
+def naf(host: str = HOST, more: str = "", kind: str = "3GPP-bootstrapping") -> str:
+    return f'Digest realm="{kind}@{host}", nonce="n", algorithm=SHA-256, qop="auth-int"{more}'
+
+
+@dataclass
+class Ua:
+    """What was sent and asked; ``key`` is the agent."""
+
+    script: list[Answer]
+    sent: list[str | None] = field(default_factory=list)
+    asked: list[tuple[str, bool]] = field(default_factory=list)
+    cards: int = 0
+    error: AgentError | None = None
+
+    async def send(self, authorization: str | None) -> Answer:
+        self.sent.append(authorization)
+        return self.script.pop(0)
+
+    async def answer(self, text: str) -> ChallengeAnswer:
+        self.cards += 1
+        return ChallengeAnswer("card says", False)
+
+    async def key(self, challenge: str, renew: bool) -> str:
+        self.asked.append((challenge, renew))
+        if self.error is not None:
+            raise self.error
+        return f"key {len(self.asked)}"
+
+    async def run(self, challenged: Answer | None = None) -> object:
+        result = await log_in(
+            identity=ME,
+            realm=HOST,
+            uri="/x",
+            send=self.send,
+            answer=self.answer,
+            challenged=challenged,
+            answer_naf=self.key,
+        )
+        assert not self.script
+        return result
+
+
+async def test_a_key_goes_first_and_nobody_is_named() -> None:
+    ua = Ua([Answer(401, [naf(), challenge()]), Answer(200)])
+    result = await ua.run()
+    assert result.authenticated  # type: ignore[attr-defined]
+    assert ua.sent == [None, "key 1"]
+    assert ua.asked == [(naf(), False)]
+    assert ua.cards == 0
+
+
+async def test_a_401_that_is_there_already() -> None:
+    ua = Ua([Answer(200)])
+    await ua.run(Answer(401, [naf()]))
+    assert ua.sent == ["key 1"]
+
+
+async def test_a_server_that_has_forgotten_the_key_gets_a_new_one_once() -> None:
+    ua = Ua([Answer(401, [naf()]), Answer(401, [naf()]), Answer(200)])
+    await ua.run()
+    assert [renew for _, renew in ua.asked] == [False, True]
+    ua = Ua([Answer(401, [naf()])] * 3)
+    with pytest.raises(LoginRefusedError, match="did not accept the key"):
+        await ua.run()
+    assert [renew for _, renew in ua.asked] == [False, True]
+
+
+async def test_a_nonce_that_has_grown_old_needs_no_new_key() -> None:
+    stale = Answer(401, [naf(more=", stale=true")])
+    ua = Ua([Answer(401, [naf()]), stale, Answer(200)])
+    await ua.run()
+    assert [renew for _, renew in ua.asked] == [False, False]
+    ua = Ua([Answer(401, [naf()]), stale, stale])
+    with pytest.raises(LoginRefusedError):
+        await ua.run()
+
+
+async def test_phishing() -> None:
+    """A realm of another host is answered by nobody, whatever else is offered."""
+    for host in ("evil.example", "portal.example.evil", "xportal.example"):
+        ua = Ua([Answer(401, [naf(host), challenge()])])
+        with pytest.raises(LoginRefusedError, match="belongs to another server"):
+            await ua.run()
+        assert (ua.sent, ua.asked, ua.cards) == ([None], [], 0)
+
+
+async def test_without_a_key_the_card_is_tried() -> None:
+    ua = Ua([Answer(401, [naf()]), Answer(401, [challenge()]), Answer(200)], error=AgentError("bsf", "down"))
+    await ua.run()
+    assert ua.sent == [None, FIRST, "card says"]
+
+
+async def test_without_a_key_where_the_card_is_not_wanted() -> None:
+    ua = Ua([Answer(401, [naf()]), Answer(401, [naf()])], error=AgentError("bsf", "down"))
+    with pytest.raises(AgentError, match="down"):
+        await ua.run()
+
+
+@pytest.mark.parametrize("kind", ["phishing", "wrong-network", "card"])
+async def test_other_failures_are_told(kind: str) -> None:
+    ua = Ua([Answer(401, [naf()])], error=AgentError(kind, "x"))  # type: ignore[arg-type]
+    with pytest.raises(AgentError):
+        await ua.run()
+    assert ua.sent == [None]
+
+
+@pytest.mark.parametrize("answer", [Answer(200), Answer(401), Answer(401, ['Basic realm="x"'])])
+async def test_a_server_that_knows_nothing_of_keys(answer: Answer) -> None:
+    ua = Ua([answer, Answer(401, [challenge()]), Answer(200)])
+    await ua.run()
+    assert ua.sent == [None, FIRST, "card says"]
+
+
+def test_challenges_for_keys() -> None:
+    assert choose_naf_challenge([challenge(), naf(kind="3GPP-bootstrapping-uicc")]) is not None
+    assert choose_naf_challenge(['Digest realm="3GPP-bootstrapping@a.example"']) is None, "no nonce"
+    assert choose_naf_challenge([naf().replace("SHA-256", "AKAv1-MD5")]) is None
+    assert asks_for_card([naf()])
+    assert asks_for_card([challenge()])
+    assert not asks_for_card(['Digest realm="x", nonce="n"'])
+
+
+@given(st.lists(st.text(max_size=80) | st.text(max_size=30).map(lambda noise: naf() + noise), max_size=4))
+def test_any_header_may_come(values: list[str]) -> None:
+    asks_for_card(values)
+    try:
+        choose_naf_challenge(values, HOST)
+    except LoginRefusedError as error:
+        assert "another server" in str(error)

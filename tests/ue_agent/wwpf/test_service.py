@@ -38,6 +38,12 @@ class Handler:
         self.asked.append((challenge, method, uri))
         return ChallengeAnswer("Digest done", True)
 
+    async def answer_naf_challenge(self, challenge: str, method: str, uri: str, host: str, renew: bool) -> str:
+        if self.error:
+            raise self.error
+        self.asked.append((challenge, method, uri, host, renew))
+        return "Digest with a key"
+
     async def turn_credential(self, username: str, password: Secret[str], ttl: float) -> None:
         self.asked.append((username, password.reveal(), ttl))
 
@@ -266,3 +272,29 @@ async def test_an_agent_that_talks_nonsense(tmp_path: Path) -> None:
         await link.identity()
     await link.aclose()
     server.close()
+
+
+async def test_a_bootstrapped_key_is_asked_for(service: WwpfService, handler: Handler) -> None:
+    """S7-GBA: the finished Authorization value crosses the socket, nothing of the key does."""
+    link = AgentLink(service.socket, lambda sessions: None)
+    answer = await link.answer_naf_challenge("Digest x", "GET", "/", "portal.example", True)
+    assert answer == "Digest with a key"
+    assert handler.asked == [("Digest x", "GET", "/", "portal.example", True)]
+    for kind in ("bsf", "phishing"):
+        handler.error = AgentError(kind, "words")  # type: ignore[arg-type]
+        with pytest.raises(AgentError, match="words") as caught:
+            await link.answer_naf_challenge("Digest x", "GET", "/", "portal.example", False)
+        assert caught.value.kind == kind
+    await link.aclose()
+
+
+async def test_too_many_questions_for_keys(
+    service: WwpfService, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wear the card as the others do."""
+    monkeypatch.setattr(service, "_tokens", 1.0)
+    link = AgentLink(service.socket, lambda sessions: None)
+    await link.answer_naf_challenge("Digest x", "GET", "/", "portal.example", False)
+    with pytest.raises(AgentError, match="too many"):
+        await link.answer_naf_challenge("Digest x", "GET", "/", "portal.example", False)
+    await link.aclose()
