@@ -176,7 +176,8 @@ class Registration:
             case Tick():
                 pass
         self._sets.tick(now)
-        self._due(now)
+        while self._due(now):
+            pass
 
     def poll(self) -> Output | None:
         """Return the next output."""
@@ -213,24 +214,31 @@ class Registration:
 
     # ---- time ---------------------------------------------------------------------------------------------------
 
-    def _due(self, now: float) -> None:
-        """Do what the clock asks for."""
-        attempt = self._attempt
+    def _due(self, now: float) -> bool:
+        """Do the next thing that the clock asks for; False: there is none."""
+        attempt, state = self._attempt, self.status.state
         if self._off_at is not None and now >= self._off_at:
             self._off(now, "switched off; the network did not confirm it")
         elif attempt is not None:
-            if attempt.until is not None and now >= attempt.until:
-                self._overdue(attempt, now)
-        elif self.status.state is State.WAITING:
-            if self._retry_at is not None and now >= self._retry_at:
-                self._again(now)
-        elif self.status.state is State.REGISTERED:
+            if attempt.until is None or now < attempt.until:
+                return False
+            self._overdue(attempt, now)
+        elif state is State.WAITING:
+            if self._retry_at is None or now < self._retry_at:
+                return False
+            self._again(now)
+        elif state in (State.REGISTERED, State.REGISTERING):
             ends, binding = self._bindings.primary.expires_at, self._bindings.due(now)
             if ends is not None and now >= ends:
-                # The clock went on while this device slept.
+                # The clock went on while this device slept, or while the REGISTER of another identity was under way.
                 self._again(now, "registering again: the registration has run out")
             elif binding is not None:
                 self._begin(Attempt(binding, initial=False, expires=self._profile.expires), now)
+            else:
+                return False
+        else:
+            return False
+        return True
 
     def _overdue(self, attempt: Attempt, now: float) -> None:
         reason = f"{attempt.step.value} within {SECONDS[attempt.step]:.0f} s"
@@ -425,6 +433,10 @@ class Registration:
     def _accepted(self, attempt: Attempt, response: Response, now: float) -> None:
         assert attempt.path is not None
         binding = attempt.binding
+        if self._policy.ipsec and not attempt.path.agreed:
+            # Whoever takes the agreement out of the way must not get a registration for it.
+            self._failed(now, "the core asks for no security agreement, which this device needs", elsewhere=True)
+            return
         try:
             grant = granted(response, attempt.path.contact_uri())
             named = tuple(Identity(str(address.uri)) for address in response.addresses("P-Associated-URI"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -20,7 +21,10 @@ from imskit.ims.registration import (
     CardAnswer,
     CardFailed,
     Changed,
+    FindPCscfs,
+    KeepAlive,
     Lost,
+    PCscfsFound,
     RegisterOutcome,
     Registration,
     RegistrationInfo,
@@ -31,6 +35,7 @@ from imskit.ims.registration import (
     Stop,
 )
 from imskit.ims.registration_attempt import SECONDS, Step
+from imskit.ims.security_agreement import Protection, SecurityPolicy
 from imskit.secrets import Identity, Secret
 from imskit.sip import digest
 from imskit.sip.wire.auth import Challenge as DigestChallenge
@@ -60,10 +65,11 @@ def counter() -> Iterator[int]:
 class Bench:
     """A registration machine, its card, and the core's side of the digest."""
 
-    def __init__(self, algorithm: str = "AKAv1-MD5") -> None:
+    def __init__(self, algorithm: str = "AKAv1-MD5", profile: UeProfile = PROFILE) -> None:
         numbers = counter()
+        self.outputs: list[object] = []
         self.machine = Registration(
-            PROFILE, lambda n: f"{next(numbers):0{n}x}"[:n], RetryPolicy(base=30.0, maximum=1800.0)
+            profile, lambda n: f"{next(numbers):0{n}x}"[:n], RetryPolicy(base=30.0, maximum=1800.0)
         )
         self.now = 1000.0
         self.usim = Usim(Milenage(K, OPC))
@@ -84,6 +90,8 @@ class Bench:
                     self.asked.append(output)
                 case Changed(status):
                     self.reasons.append(status.reason)
+                case _:
+                    self.outputs.append(output)
 
     @property
     def request(self) -> Request:
@@ -123,12 +131,12 @@ class Bench:
 
     def accept(self, expires: int = 600_000, **more: str) -> None:
         contact = f"{self.request.headers.get('Contact')};expires={expires}"
-        fields = [
-            ("Contact", contact),
-            ("P-Associated-URI", f"<sip:+15550100@{DOMAIN}>, <tel:+15550100>"),
-            ("Service-Route", "<sip:orig@scscf.example;lr>"),
-        ]
-        self.respond(200, *fields, *((k.replace("_", "-"), v) for k, v in more.items()))
+        fields = {
+            "Contact": contact,
+            "P-Associated-URI": f"<sip:+15550100@{DOMAIN}>, <tel:+15550100>",
+            "Service-Route": "<sip:orig@scscf.example;lr>",
+        } | {name.replace("_", "-"): value for name, value in more.items()}
+        self.respond(200, *fields.items())
 
     def register(self, expires: int = 600_000) -> None:
         self.handle(Start())
@@ -574,3 +582,196 @@ def test_a_200_without_our_contact_is_no_registration() -> None:
     bench.handle(Start())
     bench.respond(200, ("Contact", "<sip:10.45.0.99:5060>;expires=600"))
     assert bench.state is State.WAITING
+
+
+# ---- several identities, GRUU -----------------------------------------------------------------------------------
+
+SECOND = Identity(f"sip:+15550101@{DOMAIN}")
+BOTH = replace(PROFILE, more_impus=(SECOND,))
+
+
+def notice(bench: Bench, *aors: tuple[str, RegContact], full: bool = False) -> None:
+    identities = tuple(RegisteredIdentity(aor, each.state, (each,)) for aor, each in aors)
+    bench.handle(RegistrationInfo(RegInfo(1, full, identities)))
+
+
+def test_a_barred_identity_is_registered_and_not_used() -> None:
+    """The temporary identity of a card without ISIM: the default is the first of P-Associated-URI."""
+    bench = Bench()
+    bench.handle(Start())
+    bench.challenge()
+    bench.card()
+    bench.accept(P_Associated_URI=f"<sip:+15550777@{DOMAIN}>, <tel:+15550777>")
+    assert PROFILE.impu not in bench.machine.status.associated
+    assert bench.machine.status.impu == f"sip:+15550777@{DOMAIN}"
+
+
+def test_an_identity_outside_the_implicit_set_has_its_own_registration() -> None:
+    bench = Bench(profile=BOTH)
+    bench.register(1800)
+    assert bench.state is State.REGISTERED
+    first, second = bench.sent[-2].request, bench.request
+    assert str.__str__(SECOND) in (second.headers.get("To") or "")
+    assert second.call_id != first.call_id
+    assert bench.credentials.nonce, "the answer to the last challenge is used again"
+    bench.accept(600, P_Associated_URI=f"<{SECOND}>")
+    assert bench.machine.status.associated == (
+        *(Identity(f"sip:+15550100@{DOMAIN}"), Identity("tel:+15550100")),
+        SECOND,
+    )
+    assert bench.machine.status.impu == f"sip:+15550100@{DOMAIN}"
+    assert bench.wait() == 300
+    assert str.__str__(SECOND) in (bench.request.headers.get("To") or "")
+    bench.accept(600, P_Associated_URI=f"<{SECOND}>")
+    bench.handle(Stop())
+    assert str.__str__(SECOND) in (bench.request.headers.get("To") or ""), "the first identity goes last"
+    bench.respond(200)
+    assert str.__str__(PROFILE.impu) in (bench.request.headers.get("To") or "")
+    assert bench.request.expires == 0
+    bench.respond(200)
+    assert bench.state is State.OFF
+
+
+def test_a_further_identity_that_is_refused_takes_nothing_from_the_first() -> None:
+    bench = Bench(profile=BOTH)
+    bench.register(600_000)
+    bench.respond(403)
+    assert bench.state is State.REGISTERED
+    assert SECOND not in bench.machine.status.associated
+    assert bench.wait() >= 1800
+    bench.challenge()
+    bench.card()
+    bench.accept(P_Associated_URI=f"<{SECOND}>")
+    assert SECOND in bench.machine.status.associated
+
+
+def test_the_network_takes_one_identity_and_then_the_rest() -> None:
+    bench = Bench()
+    bench.register()
+    gone = RegContact("sip:10.45.0.2:5060", "terminated", "unregistered")
+    there = RegContact("sip:10.45.0.2:5060", "active", "registered")
+    notice(bench, ("tel:+15550100", gone), (str.__str__(PROFILE.impu), there))
+    assert bench.state is State.REGISTERED
+    assert bench.machine.status.associated == (PROFILE.impu,)
+    notice(bench, (str.__str__(PROFILE.impu), gone))
+    assert bench.state is State.WAITING
+
+
+def test_gruus_come_with_the_200_and_with_notifications() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    assert "gruu" in bench.request.supported
+    bench.challenge()
+    bench.card()
+    public, temporary = f"sip:+15550100@{DOMAIN};gr=urn:x", f"sip:tgruu.7@{DOMAIN};gr"
+    contact = f'{bench.request.headers.get("Contact")};expires=600;pub-gruu="{public}";temp-gruu="{temporary}"'
+    bench.respond(200, ("Contact", contact))
+    status = bench.machine.status
+    assert (status.public_gruu, status.temporary_gruu) == (public, temporary)
+    fresh = RegContact("sip:10.45.0.2:5060", "active", "refreshed", temporary_gruu=f"sip:tgruu.8@{DOMAIN};gr")
+    notice(bench, (str.__str__(PROFILE.impu), fresh))
+    assert bench.machine.status.public_gruu == public
+    assert bench.machine.status.temporary_gruu == f"sip:tgruu.8@{DOMAIN};gr"
+    evil = RegContact("sip:10.45.0.2:5060", "active", "refreshed", public_gruu="sip:a@b>;x=<sip:c@d")
+    notice(bench, (str.__str__(PROFILE.impu), evil))
+    assert bench.machine.status.public_gruu == public
+
+
+# ---- TLS, outbound, keep-alive, discovery, time ---------------------------------------------------------------------
+
+TLS = replace(PROFILE, p_cscfs=(Target("TLS", ("10.45.0.1", 5061)),), security=SecurityPolicy(Protection.TLS))
+
+
+def test_tls_takes_akav2_sha_256_only() -> None:
+    bench = Bench("AKAv2-SHA-256", TLS)
+    bench.register()
+    assert bench.state is State.REGISTERED
+    assert bench.answers_rightly()
+    assert bench.machine.status.security == "TLS"
+    assert "transport=tls" in (bench.request.headers.get("Contact") or "")
+    for algorithm in ("AKAv1-MD5", "AKAv2-MD5", "AKAv1-SHA-256"):
+        bench = Bench(algorithm, TLS)
+        bench.handle(Start())
+        bench.challenge()
+        assert not bench.asked, "the card answers no weaker challenge"
+        assert "AKAv2-SHA-256" in bench.machine.status.reason
+
+
+def test_439_leads_to_a_register_without_outbound() -> None:
+    bench = Bench("AKAv2-SHA-256", TLS)
+    bench.handle(Start())
+    assert "reg-id=1" in (bench.request.headers.get("Contact") or "")
+    bench.respond(439)
+    assert "reg-id" not in (bench.request.headers.get("Contact") or "")
+    assert "outbound" not in bench.request.supported
+    bench.respond(439)
+    assert bench.state is State.WAITING
+
+
+@pytest.mark.parametrize(("keep", "seconds"), [("keep=40", 40), ("keep=0", 25), ("keep", None), ("", None)])
+def test_keep_alives_as_the_p_cscf_asks(keep: str, seconds: int | None) -> None:
+    """RFC 6223: offered in Via, taken up by a value."""
+    bench = Bench()
+    bench.handle(Start())
+    assert ("keep", None) in bench.sent[-1].sent_by.parameters
+    bench.challenge()
+    bench.card()
+    bench.accept(Via=f"SIP/2.0/UDP 10.45.0.2:5060;branch=z9hG4bK1{';' + keep if keep else ''}")
+    expected = [KeepAlive(PROFILE.p_cscfs[0], float(seconds))] if seconds else []
+    assert bench.outputs == expected
+    bench.handle(Stop())
+    assert bench.outputs == expected + ([KeepAlive(None)] if seconds else [])
+
+
+def test_p_cscfs_are_looked_for_in_each_round() -> None:
+    found = PROFILE.p_cscfs
+    bench = Bench(profile=replace(PROFILE, p_cscfs=()))
+    assert bench.machine.path is None
+    bench.handle(Start())
+    assert bench.outputs == [FindPCscfs()]
+    assert not bench.sent
+    bench.handle(PCscfsFound(found))
+    assert bench.sent[-1].target == found[0]
+    bench.outcome(None)
+    assert bench.sent[-1].target == found[1]
+    assert len(bench.outputs) == 1, "not within a round"
+    bench.outcome(None)
+    assert bench.state is State.WAITING
+    bench.wait()
+    assert len(bench.outputs) == 2
+    bench.handle(PCscfsFound((), "the home network names no P-CSCF in DNS"))
+    assert bench.state is State.WAITING
+    assert bench.machine.status.reason == "the home network names no P-CSCF in DNS"
+    bench.wait()
+    assert bench.wait() == 45
+    assert "look for a P-CSCF had no result" in bench.machine.status.reason
+
+
+def test_the_registration_has_run_out_while_the_device_slept() -> None:
+    bench = Bench()
+    bench.register(1800)
+    bench.now += 5000
+    bench.handle(Tick())
+    assert bench.state is State.REGISTERING
+    assert bench.credentials.nonce == ""
+
+
+def test_a_late_answer_of_the_card_is_not_taken_for_another_challenge() -> None:
+    bench = Bench()
+    bench.handle(Start())
+    bench.challenge()
+    late = CardAnswer(bench.usim.verify(bench.asked[-1].rand, bench.asked[-1].autn), bytes(16))
+    bench.handle(late)
+    bench.handle(CardFailed("too slow", bytes(16)))
+    assert bench.state is State.REGISTERING
+    assert len(bench.sent) == 1
+    bench.handle(replace(late, rand=bench.asked[-1].rand))
+    assert len(bench.sent) == 2
+
+
+@pytest.mark.parametrize("status", [305, 408, 480, 500, 503])
+def test_refusals_that_lead_to_the_next_p_cscf(status: int) -> None:
+    bench = Bench()
+    bench.handle(Start())
+    bench.respond(status)
+    assert bench.sent[-1].target == PROFILE.p_cscfs[1]
