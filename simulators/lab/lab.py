@@ -14,8 +14,9 @@ import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from imskit.aka.gba import bsf_from_impi
 from imskit.aka.milenage import derive_opc
 from imskit.secrets import Secret
 from simulators.lab.browser import find_chromium
@@ -61,17 +62,27 @@ type Progress = Callable[[str], None]
 class Lab:
     """See the module's text.  ``root`` gets all files; ``log_level`` goes to every program."""
 
-    def __init__(self, root: Path, *, log_level: str = "info", progress: Progress = lambda text: None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        log_level: str = "info",
+        progress: Progress = lambda text: None,
+        login: Literal["aka", "gba", "either"] = "aka",
+    ) -> None:
+        """``login`` is what the portal wants of the agent: the card, a bootstrapped key (GBA), or either."""
         self.root = root
         self._log_level = log_level
         self._progress = progress
+        self._login = login
+        self._naf_secret = secrets.token_urlsafe(16)
         progress("network namespaces")
         self.net = Topology(root)
         self.operator_ca = Authority.create("Lab operator", root / "operator-ca")
         self.web_ca = Authority.create("Lab web", root / "web-ca")
         self.turn_secret = secrets.token_hex(16)
         self.processes: dict[str, Process] = {}
-        """Programs by name: dns, core, wwsf, other, phone, card, agent."""
+        """Programs by name: dns, core, wwsf, bsf, other, phone, card, agent."""
         self._python = [sys.executable, "-m", "imsbridge"]
 
     # ---- paths ------------------------------------------------------------------------------------------------------
@@ -84,6 +95,11 @@ class Lab:
     def hss_socket(self) -> Path:
         """Where the HSS serves the WWSF."""
         return self.root / "hss.sock"
+
+    @property
+    def zn_socket(self) -> Path:
+        """Where the BSF gives keys to the portal."""
+        return self.root / "zn.sock"
 
     @property
     def core_socket(self) -> Path:
@@ -114,6 +130,7 @@ class Lab:
             self.start_dns(),
             self.start_core(),
             self.start_portal(),
+            *([self.start_bsf()] if self._login != "aka" else []),
             self.start_web_host("other", OTHER_HOST, *self.web_ca.server("www.other.example")),
         )
 
@@ -138,12 +155,34 @@ class Lab:
             address = "{OPERATOR_PORTAL}"
             cookie_domain = "ims.example"
             events = "{self.events("wwsf")}"
+            login = "{self._login}"
             [turn]
             secret = "{self.turn_secret}"
             uris = ["turn:{TURN}:3478?transport=udp", "turn:{TURN}:3478?transport=tcp"]
+            [gba]
+            zn = "{self.zn_socket}"
+            secret = "{self._naf_secret}"
             """,
         )
         await self._run("wwsf", self.net.operator, ["edge", "wwsf", "run", "-c", str(config)], "ready:")
+
+    async def start_bsf(self) -> None:
+        """The bootstrapping server; one that is started anew knows of no key."""
+        self._progress("bootstrapping server (GBA)")
+        config = self._write(
+            "bsf.toml",
+            f"""
+            name = "{bsf_from_impi(f"@{DOMAIN}")}"
+            hss = "{self.hss_socket}"
+            listen = "{OPERATOR_PORTAL}:80"
+            zn = "{self.zn_socket}"
+            events = "{self.events("bsf")}"
+            [[nafs]]
+            name = "{PORTAL}"
+            secret = "{self._naf_secret}"
+            """,
+        )
+        await self._run("bsf", self.net.operator, ["sim", "bsf", "run", "-c", str(config)], "ready:")
 
     async def start_web_host(
         self, name: str, address: str, certificate: Path, key: Path, port: int = 443, host: Host | None = None
@@ -257,6 +296,8 @@ class Lab:
             address = "{HANDSET_IMS}"
             access_network_info = "{CELL}"
             retry_base = 1.0
+            [gba]
+            enabled = {"false" if self._login == "aka" else "true"}
             [card]
             pin = "{PIN}"
             """,

@@ -11,6 +11,7 @@ import dns.name
 import dns.rdatatype
 import dns.zone
 
+from imskit.aka.gba import bsf_from_impi
 from imskit.config.model import ConfigError, load, setting
 
 _TTL = 60
@@ -58,6 +59,7 @@ def lab_zones(
     *,
     portal: str = "203.0.113.10",
     turn: str = "203.0.113.10",
+    bsf: str = "203.0.113.10",
     other: str = "203.0.113.20",
     help_pages: str = "203.0.113.11",
     p_cscf: str = "10.45.0.1",
@@ -65,7 +67,7 @@ def lab_zones(
     operator_domain: str = "ims.example",
     home_domain: str = "ims.mnc001.mcc001.3gppnetwork.org",
 ) -> dict[str, str]:
-    """Return the lab's names: page, WebSocket and TURN names, the P-CSCF by NAPTR and SRV, a host of somebody else.
+    """Return the lab's names: page, WebSocket, TURN, BSF, the P-CSCF by NAPTR and SRV, a host of somebody else.
 
     ``help`` is another host of the operator's, which has no part in the service.
     """
@@ -84,5 +86,6 @@ _sip._udp {_TTL} IN SRV 0 1 {p_cscf_port} pcscf
 _sip._tcp {_TTL} IN SRV 0 1 {p_cscf_port} pcscf
 pcscf {_TTL} IN A {p_cscf}
 """,
+        bsf_from_impi(f"@{home_domain}").removeprefix("bsf."): f"bsf {_TTL} IN A {bsf}\n",
         "other.example": f"www {_TTL} IN A {other}\n",
     }
