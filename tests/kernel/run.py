@@ -21,8 +21,15 @@ sys.path.insert(0, str(ROOT))
 
 from simulators.lab import user_mode_linux  # noqa: E402
 
-_WITHIN_SECONDS = 420.0
-"""For one file; a file that takes a quarter of it on a quiet machine is too long."""
+_WITHIN_SECONDS = 600.0
+_SPLIT = {"test_gm.py": ("UDP", "not UDP")}
+"""Long files are run in parts, each in a guest of its own: expressions for ``-k``."""
+
+
+def _parts(file: Path, options: list[str]) -> list[tuple[str, Path, list[str]]]:
+    if file.name not in _SPLIT or "-k" in options:
+        return [(file.name, file, options)]
+    return [(f"{file.name} ({part})", file, [*options, "-k", part]) for part in _SPLIT[file.name]]
 
 
 def _run(file: Path, options: list[str]) -> tuple[bool, str, float]:
@@ -48,11 +55,14 @@ def main(argv: list[str]) -> int:
     failed: list[str] = []
     started = time.monotonic()
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as guests:
-        running = {guests.submit(_run, file, options): file for file in files}
+        parts = [part for file in files for part in _parts(file, options)]
+        # The longest first.
+        parts.sort(key=lambda part: part[1].name not in _SPLIT)
+        running = {guests.submit(_run, file, more): name for name, file, more in parts}
         try:
             for future in as_completed(running):
                 passed, shown, seconds = future.result()
-                name = running[future].name
+                name = running[future]
                 print(f"=== {name}: {'passed' if passed else 'FAILED'}, {seconds:.1f} s\n{shown}", flush=True)
                 if not passed:
                     failed.append(name)
@@ -61,7 +71,7 @@ def main(argv: list[str]) -> int:
             guests.shutdown(cancel_futures=True)
             raise
     verdict = f"FAILED: {', '.join(sorted(failed))}" if failed else "all passed"
-    print(f"=== kernel tests: {len(files)} files, {verdict}, {time.monotonic() - started:.1f} s")
+    print(f"=== kernel tests: {verdict}, {time.monotonic() - started:.1f} s")
     return 1 if failed else 0
 
 
