@@ -54,6 +54,24 @@ class Network:
     core: Station
     phone: Station
 
+    def configure(self, mtu: int = 1500) -> None:
+        """Give the links their MTU, addresses and routes; again after they were down or too narrow for IPv6."""
+        for station, interface in ((self.ue, "ims0"), (self.core, "ue0")):
+            station.command("ip", "link", "set", interface, "mtu", str(mtu))
+        for version, (of_ue, near, far, of_phone) in ADDRESSES.items():
+            if version == 6 and mtu < 1280:
+                continue
+            bits, more = ("24", []) if version == 4 else ("64", ["nodad"])
+            for station, address, interface in (
+                (self.ue, of_ue, "ims0"),
+                (self.core, near, "ue0"),
+                (self.core, far, "phone0"),
+                (self.phone, of_phone, "ims0"),
+            ):
+                station.command("ip", "address", "replace", f"{address}/{bits}", "dev", interface, *more)
+            self.ue.command("ip", f"-{version}", "route", "replace", "default", "via", near)
+            self.phone.command("ip", f"-{version}", "route", "replace", "default", "via", far)
+
 
 @pytest.fixture(scope="session")
 def network() -> Iterator[Network]:
@@ -65,20 +83,9 @@ def network() -> Iterator[Network]:
             pytest.skip(f"needs the right to make network namespaces: {error}")
         link(ue, core, ("ims0", "ue0"))
         link(phone, core, ("ims0", "phone0"))
-        for version, (of_ue, near, far, of_phone) in ADDRESSES.items():
-            bits = "24" if version == 4 else "64"
-            more = [] if version == 4 else ["nodad"]
-            for station, address, interface in (
-                (ue, of_ue, "ims0"),
-                (core, near, "ue0"),
-                (core, far, "phone0"),
-                (phone, of_phone, "ims0"),
-            ):
-                station.command("ip", "address", "add", f"{address}/{bits}", "dev", interface, *more)
-            family = f"-{version}"
-            ue.command("ip", family, "route", "add", "default", "via", near)
-            phone.command("ip", family, "route", "add", "default", "via", far)
-        yield Network(ue, core, phone)
+        network = Network(ue, core, phone)
+        network.configure()
+        yield network
 
 
 @dataclass
@@ -148,8 +155,11 @@ class Lab:
         await self._on(self.network.core, core.start, core.close)
         return core
 
-    async def ue(self, *, version: int = 4, timers: TimerProfile = TS24229_UE, **changes: Any) -> Ue:
+    async def ue(
+        self, on: Station | None = None, *, version: int = 4, timers: TimerProfile = TS24229_UE, **changes: Any
+    ) -> Ue:
         """The IMS client with a card; ``changes`` are settings."""
+        station = on or self.network.ue
         address, near, _, _ = ADDRESSES[version]
         settings = {
             "address": address,
@@ -185,14 +195,14 @@ class Lab:
                 changed.set()
 
             client = ImsClient(config, card, state, EventLog("test"), output, status, timers=timers)
-            made.append(Ue(self.network.ue, client, changed=changed))
+            made.append(Ue(station, client, changed=changed))
             client.start()
 
         async def stop() -> None:
             await made[0].client.stop()
             await made[0].client._card.close()
 
-        await self._on(self.network.ue, start, stop)
+        await self._on(station, start, stop)
         return made[0]
 
     async def phone(self, *, version: int = 4, **changes: Any) -> Phone:
