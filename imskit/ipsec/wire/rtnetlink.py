@@ -23,7 +23,7 @@ _ROUTE = struct.Struct("=8BI")
 
 _IFLA_ADDRESS, _IFLA_MTU, _IFLA_AF_SPEC, _IFLA_INET_CONF, _IFLA_INET6_ADDR_GEN_MODE = 1, 4, 26, 1, 8
 _RP_FILTER, _LOOSE = 8, 2
-_DROP_UNICAST_IN_L2_MULTICAST = 30
+_ACCEPT_LOCAL, _ROUTE_LOCALNET, _DROP_UNICAST_IN_L2_MULTICAST = 23, 26, 30
 _ADDR_GEN_NONE = 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_OIF, _RTA_TABLE = 4, 15
@@ -34,12 +34,18 @@ _IFF_UP, _IFF_NOARP = 0x01, 0x80
 
 
 def prepare_link(index: int, mtu: int, hardware_address: bytes) -> bytes:
-    """Set MTU and hardware address, and two things for IPv4.
+    """Set MTU and hardware address, and what the link accepts of IPv4, which is what our own process made.
 
-    A loose reverse path filter, for answers come from addresses that are routed elsewhere; and acceptance of packets
-    in a broadcast frame.
+    Packets from addresses that are routed elsewhere (a loose reverse path filter), or are this machine's own or of
+    127.0.0.0/8 (both ends on one machine), and packets in a broadcast frame.
     """
-    conf = _attribute(_IFLA_INET_CONF, _number(_RP_FILTER, _LOOSE) + _number(_DROP_UNICAST_IN_L2_MULTICAST, 0))
+    conf = _attribute(
+        _IFLA_INET_CONF,
+        _number(_RP_FILTER, _LOOSE)
+        + _number(_ACCEPT_LOCAL, 1)
+        + _number(_ROUTE_LOCALNET, 1)
+        + _number(_DROP_UNICAST_IN_L2_MULTICAST, 0),
+    )
     body = _LINK.pack(0, 0, index, 0, 0) + _number(_IFLA_MTU, mtu) + _attribute(_IFLA_ADDRESS, hardware_address)
     return _message(_SETLINK, 0, body + _attribute(_IFLA_AF_SPEC, _attribute(IPV4, conf)))
 

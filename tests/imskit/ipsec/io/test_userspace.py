@@ -482,6 +482,23 @@ async def test_udp_encapsulation_behind_a_nat(sides, agreement, version, pair) -
     assert {struct.unpack_from(">HH", packet, header) for packet in packets} == {(4500, 4500)}
 
 
+async def test_both_ends_on_one_host(hosts) -> None:
+    """UE and P-CSCF on the loopback addresses of one machine, each with a back end of its own: UDP and TCP."""
+    host = hosts[0]
+    addresses = {4: "127.0.0.1"}, {4: "127.0.0.2"}
+    ue, p_cscf = Party("127.0.0.1", 1001, 1002, 40000, 40500), Party("127.0.0.2", 2001, 2002, 6000, 6500)
+    keys = expand_keys(STANDARD_PAIRS[0], Secret(bytes(16)), Secret(bytes(16)))
+    async with _sides((host, host), addresses) as (here, there):
+        await here.install(AssociationSet.between("a", ue, p_cscf, STANDARD_PAIRS[0], keys))
+        await there.install(AssociationSet.between("a", p_cscf, ue, STANDARD_PAIRS[0], keys))
+        with here.socket(40000) as uc, there.socket(6500) as ps:
+            uc.sendto(b"REGISTER", ("127.0.0.2", 6500))
+            assert await receive(ps) == (b"REGISTER", ("127.0.0.1", 40000))
+        await _tcp(here, 40000, there, 6500, 4)
+        await _tcp(there, 6000, here, 40500, 4)
+        assert here.backend.statistics().sets["a"].packets_in > 10
+
+
 @pytest.fixture
 def behind_nat(make_host):
     """``(ue, nat, p_cscf)``: a private UE 10.0.0.5, the kernel's NAT at 203.0.113.9, P-CSCF 203.0.113.2."""
@@ -609,8 +626,8 @@ def test_without_the_capability_the_error_names_it() -> None:
 def test_in_a_user_namespace() -> None:
     """As root of a user and network namespace, without rights on the machine, the same works."""
     namespaces = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
-    if subprocess.run([*namespaces, "true"], capture_output=True).returncode:
-        pytest.skip("this kernel does not let the user make user namespaces")
+    if subprocess.run([*namespaces, "true"], capture_output=True).returncode or not os.access("/dev/net/tun", os.W_OK):
+        pytest.skip("user namespaces or /dev/net/tun are not for this user on this machine")
     everything = [] if os.geteuid() else ["-k", "fragments and sha-1-96/aes-cbc or replaced or clear or dscp"]
     done = subprocess.run(
         [*namespaces, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *everything, __file__],
