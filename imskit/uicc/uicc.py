@@ -247,7 +247,7 @@ class Uicc:
         if not isinstance(ef.content, bytes):
             raise _Status(0x6981)
         offset = command.p2 if by_sfi else command.p1 << 8 | command.p2
-        if offset > len(ef.content):
+        if offset >= len(ef.content):
             raise _Status(0x6B00)
         return self._now(ef.content[offset:], command.p3)
 

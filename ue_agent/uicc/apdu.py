@@ -18,24 +18,37 @@ _MAX_ROUNDS = 64
 """Exchanges that one command may take; a card that wants more is broken."""
 
 _MEANINGS = {
+    0x6200: "warning, nothing said, state unchanged",
     0x6281: "part of the returned data may be corrupted",
-    0x6282: "end of file reached before Le octets",
+    0x6282: "end of file or record reached before Le octets",
     0x6283: "selected file is deactivated",
+    0x6284: "selected file is not as it should be",
     0x6285: "selected file is in termination state",
+    0x62F1: "more data available",
+    0x62F2: "more data available and a proactive command pending",
+    0x62F3: "response data available",
+    0x63F1: "more data expected",
+    0x63F2: "more data expected and a proactive command pending",
     0x6400: "no information given, state unchanged",
+    0x6500: "no information given, state changed",
     0x6581: "memory problem",
     0x6700: "wrong length",
+    0x6800: "functions in CLA not supported",
     0x6881: "logical channel not supported",
     0x6882: "secure messaging not supported",
+    0x6900: "command not allowed",
     0x6981: "command incompatible with the file's structure",
     0x6982: "security status not satisfied (PIN needed)",
     0x6983: "PIN blocked",
     0x6984: "PIN disabled",
     0x6985: "conditions of use not satisfied",
     0x6986: "no file selected",
+    0x6989: "secure channel needed",
+    0x6A80: "incorrect parameters in the data",
     0x6A81: "function not supported",
     0x6A82: "file or application not found",
     0x6A83: "record not found",
+    0x6A84: "not enough memory space",
     0x6A86: "incorrect parameters P1 P2",
     0x6A87: "length inconsistent with P1 P2",
     0x6A88: "referenced data not found",
@@ -50,8 +63,20 @@ _MEANINGS = {
     0x9864: "authentication context not supported",
     0x9865: "key freshness failure",
     0x9866: "authentication error, no memory space available",
+    0x9867: "authentication error, no memory space available in EF_MUK",
+    # GSM cards and old USIMs (TS 51.011 clause 9.4)
+    0x9240: "memory problem",
+    0x9400: "no file selected",
+    0x9402: "outside the file",
+    0x9404: "file not found",
+    0x9408: "command incompatible with the file",
+    0x9802: "no PIN initialised",
+    0x9804: "access condition not fulfilled, or wrong PIN with tries left",
+    0x9808: "in contradiction with the PIN's state",
+    0x9840: "PIN blocked",
 }
 _MEANINGS_BY_SW1 = {
+    0x61: "response data waits",
     0x62: "warning, state unchanged",
     0x63: "warning, state changed",
     0x64: "execution error, state unchanged",
@@ -60,13 +85,18 @@ _MEANINGS_BY_SW1 = {
     0x68: "functions in CLA not supported",
     0x69: "command not allowed",
     0x6A: "wrong parameters",
+    0x6C: "wrong Le",
     0x6F: "technical problem",
     0x92: "memory problem",
+    0x94: "file error",
+    0x98: "security error",
+    0x9F: "response data waits",
 }
+"""What holds for all that have this first octet and are not in the table above."""
 
 
 def meaning(sw: int) -> str:
-    """Say what a status word means (TS 102 221 clause 10.2, TS 31.102 clause 7.3)."""
+    """Say what a status word means (TS 102 221 clause 10.2.1, TS 31.102 clause 7.3)."""
     if sw == 0x9000 or sw >> 8 == 0x91:
         return "normal ending"
     if sw & 0xFFF0 == 0x63C0:
@@ -177,7 +207,7 @@ class CardChannel:
                 warning = sw
                 apdu, name = b"\x00\xc0\x00\x00\x00", "GET RESPONSE"
             else:
-                return Answer(received, warning if warning and sw == 0x9000 else sw)
+                return Answer(received, warning if warning and (sw == 0x9000 or not received) else sw)
             data, sw = self._exchange(name, apdu, public=command.public)
             received += data
         raise CardUnresponsiveError(f"the card does not come to an end with {command.name}")

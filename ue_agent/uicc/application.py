@@ -47,6 +47,7 @@ _PIN_NEEDED = 0x6982
 _PIN_BLOCKED = 0x6983
 _PIN_DISABLED = 0x6984
 _WRONG_MAC = 0x9862
+_NOTHING_SELECTED = frozenset({0x6985, 0x6986})
 _NO_SUCH_CONTEXT = frozenset({0x9864, 0x6A81, 0x6A86})
 """What cards answer that announce GBA and do not have it."""
 
@@ -121,7 +122,12 @@ class UiccSession:
             raise ValueError("RAND and AUTN have 16 octets each")
         with self._transport.transaction():
             application = self._select_application(self._applications()[source])
-            answer = self._authenticate(application, authenticate(rand, autn))
+            command = authenticate(rand, autn)
+            answer = self._authenticate(application, command, _NOTHING_SELECTED)
+            if answer.sw in _NOTHING_SELECTED:
+                # A card that was reset behind our back has forgotten its application, and done nothing yet.
+                _log.info("AUTHENTICATE: %04X; the application is selected again", answer.sw)
+                answer = self._authenticate(self._select_application(self._applications()[source]), command)
             return MacFailure() if answer.sw == _WRONG_MAC else _aka_result(answer)
 
     def bootstrap(self, source: Source, rand: bytes, autn: bytes) -> AkaResult | InCard:
@@ -212,17 +218,16 @@ class UiccSession:
     # --- applications
 
     def _applications(self) -> dict[Source, bytes]:
-        """AIDs by EF_DIR; of a card without it, the applications that answer to their partial AID."""
+        """AIDs by EF_DIR; of what it does not list, the applications that answer to their partial AID."""
         if self._aids is None:
             listed = self._directory()
             aids: dict[Source, bytes] = {}
             prefixes: dict[Source, bytes] = {"ISIM": files.ISIM_AID, "USIM": files.USIM_AID}
             for source, prefix in prefixes.items():
-                if listed is None:
-                    if self._channel.send(select_aid(prefix)).ok:
-                        aids[source] = prefix
-                elif (aid := next((a for a in listed if a.startswith(prefix)), None)) is not None:
+                if (aid := next((a for a in listed or () if a.startswith(prefix)), None)) is not None:
                     aids[source] = aid
+                elif self._channel.send(select_aid(prefix)).ok:  # cards are seen that do not list all they have
+                    aids[source] = prefix
             if not aids:
                 raise WrongCardError("the card in the reader is no SIM card: it has neither an ISIM nor a USIM")
             self._aids = aids
@@ -322,11 +327,10 @@ class UiccSession:
 
     def _texts(self, application: FileInfo, ef: Ef) -> list[str]:
         records = self._absent_is_blank(lambda: self._guarded_records(application, ef)) or []
-        return [text for record in records if (text := files.decode_text(record, ef)) is not None]
+        return _readable(records, lambda record: files.decode_text(record, ef))
 
     def _addresses(self, application: FileInfo) -> list[str]:
-        records = self._guarded_records(application, files.EF_PCSCF)
-        return [address for record in records if (address := files.decode_pcscf(record)) is not None]
+        return _readable(self._guarded_records(application, files.EF_PCSCF), files.decode_pcscf)
 
     @staticmethod
     def _absent_is_blank[T](read: Callable[[], T]) -> T | None:
@@ -367,13 +371,16 @@ class UiccSession:
     def _verify_pin(self, application: FileInfo) -> None:
         """Verify the PIN if the card lets us, but never with its last try."""
         reference, pin = application.pin_reference, self._pin.value
-        sw = self._channel.send(query_pin(reference)).sw
-        if sw in (0x9000, _PIN_DISABLED):
+        answer = self._channel.send(query_pin(reference))
+        sw = answer.sw
+        if answer.ok or sw == _PIN_DISABLED:
             return  # nothing to verify: whatever was refused was refused for another reason
         if sw in (_PIN_BLOCKED, 0x63C0):
-            raise PinBlockedError("the PIN is blocked; unblock it with the PUK in a phone")
+            raise PinBlockedError(f"the PIN is blocked ({sw:04X}); unblock it with the PUK in a phone")
         if sw & 0xFFF0 != 0x63C0:
-            raise PinRequiredError(f"the card wants a PIN but does not say how many tries are left ({sw:04X})")
+            raise PinRequiredError(
+                f"the card wants a PIN but does not say how many tries are left ({sw:04X}: {meaning(sw)})"
+            )
         tries = sw & 0x0F
         if pin is None:
             raise PinRequiredError(f"the card wants its PIN ({tries} tries left) and none is configured")
@@ -381,11 +388,12 @@ class UiccSession:
             raise PinLastTryError("one PIN try is left, which is not risked; enter the right PIN in a phone first")
         if self._iccid in self._pin.refused_by:
             raise PinRequiredError(f"the configured PIN is wrong ({tries} tries left); it is not sent again")
-        sw = self._channel.send(verify_pin(reference, pin.reveal())).sw
-        if sw != 0x9000:
+        answer = self._channel.send(verify_pin(reference, pin.reveal()))
+        sw = answer.sw
+        if not answer.ok:
             self._pin.refused_by.add(self._iccid)
             if sw & 0xFFF0 == 0x63C0:
-                raise PinRequiredError(f"the configured PIN is wrong; {sw & 0x0F} tries left")
+                raise PinRequiredError(f"the configured PIN is wrong; {sw & 0x0F} tries left ({sw:04X})")
             raise CardError(sw, meaning(sw), "VERIFY PIN")
         self._pin_used = True
         _log.info("PIN verified")
@@ -393,6 +401,19 @@ class UiccSession:
 
 def _gbabp(source: Source) -> Ef:
     return gba.EF_GBABP_ISIM if source == "ISIM" else gba.EF_GBABP_USIM
+
+
+def _readable(records: list[bytes], decode: Callable[[bytes], str | None]) -> list[str]:
+    """What the records say; one that says nonsense does not spoil the others."""
+    texts = []
+    for record in records:
+        try:
+            text = decode(record)
+        except CardDataError as error:
+            _log.warning("a record is left out: %s", error)
+        else:
+            texts += [text] if text is not None else []
+    return texts
 
 
 def _is_public_identity(text: str) -> bool:

@@ -215,13 +215,15 @@ def _inner(data: bytes, tag: int, where: str) -> bytes:
 
 
 def _objects(data: bytes, where: str) -> Iterator[tuple[int, bytes]]:
-    """BER-TLV objects of one-octet tags and up to 65535 octets; FF between them is padding."""
+    """BER-TLV objects of up to 65535 octets, tags of one octet or two; FF between them is padding."""
     position = 0
     while position < len(data):
         tag = data[position]
         position += 1
         if tag in (0x00, 0xFF):
             continue
+        if tag & 0x1F == 0x1F and position < len(data):
+            tag, position = tag << 8 | data[position], position + 1
         length = data[position] if position < len(data) else None
         position += 1
         if length is not None and length in (0x81, 0x82):
