@@ -149,6 +149,12 @@ def show(result: DemoResult) -> None:
         for step in result.start:
             table.add_row(step.name, _number(step.ms), _verdict(step.ok, step.note))
         console.print(table)
+    registration = result.registration
+    if registration.security:
+        console.print(
+            f"\nIMS registration: {registration.security} by the {registration.backend} back end; set-up "
+            f"{registration.protected_ms:.0f} ms, {registration.clear_ms:.0f} ms in clear (medians)"
+        )
     for call in result.calls:
         console.print()
         _show_call(console, call)

@@ -85,7 +85,7 @@ class ImsConfig:
     p_cscf: list[str] = setting("P-CSCFs, ADDR[:PORT]; empty: what the card names", factory=list)
     transport: str = setting("transport towards the P-CSCF, UDP or TCP; with security = tls always TLS", "UDP")
     security: Literal["ipsec", "tls", "off"] = setting(
-        "how Gm is protected: ipsec as a phone does it, tls (AKAv2-SHA-256), off for labs", "off"
+        "how Gm is protected: ipsec as a phone does it, tls (AKAv2-SHA-256), off for labs", "ipsec"
     )
     algorithms: list[str] = setting(
         "pairs integrity/encryption that are offered, the preferred first",

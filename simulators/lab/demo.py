@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,9 +85,24 @@ class Load:
 
 
 @dataclass
+class Registration:
+    """How Gm is protected, and what that costs: medians of the same UE's registrations, one after the other."""
+
+    security: str = ""
+    """Of the agent's registration: ``IPsec null/aes-gcm``."""
+    backend: str = ""
+    """What does ESP on the device: ``kernel`` or ``userspace``."""
+    protected_ms: float = 0.0
+    """From the decision to register to the 200, with a security agreement."""
+    clear_ms: float = 0.0
+    """The same without."""
+
+
+@dataclass
 class DemoResult:
     """Everything that the demo measured."""
 
+    registration: Registration = field(default_factory=Registration)
     start: list[Step] = field(default_factory=list)
     calls: list[CallResult] = field(default_factory=list)
     load: Load = field(default_factory=Load)
@@ -136,6 +152,7 @@ class Demo:
         self._progress("the SIM card registers with the IMS core")
         await self._until(self._agent_registered, "the agent registers with the IMS core")
         await self._until(self._phone_registered, "the phone registers with the IMS core")
+        await self._registration()
         self._progress("Chromium opens the operator's page")
         begin = time.monotonic()
         loaded = await page.open(PORTAL_URL)
@@ -151,6 +168,20 @@ class Demo:
             _step("page registered", begin, marks.get("page:registered")),
         ]
         await page.plain_voice()
+
+    async def _registration(self) -> None:
+        """Look how the agent is registered, and measure what the protection costs."""
+        gm = (await self.lab.agent_status())["gm_security"]
+        if not gm["agreed"].startswith("IPsec") or not gm["sets"]:
+            raise LabError(f"the agent's signalling is not protected by IPsec: {gm}")
+        self._progress("a third subscriber registers, in clear and inside a security agreement")
+        times = await self.lab.registration_times()
+        self.result.registration = Registration(
+            gm["agreed"],
+            gm["backend"],
+            round(statistics.median(times["ipsec"]), 1),
+            round(statistics.median(times["off"]), 1),
+        )
 
     async def _call(self, page: PhonePage, result: CallResult, make: Callable[..., Any]) -> None:
         self._progress(f"{result.name}: setting up")

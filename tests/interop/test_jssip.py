@@ -594,7 +594,7 @@ class Chain(Desk):
         reader = InProcessReader(Uicc(CardProfile("001010000000001", k=Secret(K), opc=Secret(OPC), isim=isim)))
         card = await UiccCard.open(CardSpec(), reader)
         self.stack.push_async_callback(card.close)
-        config = ImsConfig(address="127.0.0.1", port=free_port(), p_cscf=[f"{host}:{port}"])
+        config = ImsConfig(address="127.0.0.1", port=free_port(), p_cscf=[f"{host}:{port}"], security="off")
         self.client = ImsClient(
             config, card, self.folder, EventLog("agent"), lambda output: self.sif.from_ims(output), self._changed
         )

@@ -27,6 +27,8 @@ from simulators.lab.station import Station, link
 
 from .conftest import ADDRESSES, DOMAIN, OPC, QUICK, K, call, called, offer, phone_is
 
+pytestmark = pytest.mark.slow
+
 HOST = ADDRESSES[4][0]
 ESP = 50
 

@@ -10,6 +10,8 @@ from imskit.ipsec.algorithms import LAB_PAIRS, STANDARD_PAIRS, AlgorithmPair
 
 from .conftest import ADDRESSES, call, called
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])

@@ -101,7 +101,13 @@ class Lab:
             self.stack.push_async_callback(self.uicc.close)
         config = ImsConfig(
             **(
-                {"address": "127.0.0.1", "port": free_port("127.0.0.1"), "p_cscf": list(p_cscfs), "retry_base": 0.1}
+                {
+                    "address": "127.0.0.1",
+                    "port": free_port("127.0.0.1"),
+                    "p_cscf": list(p_cscfs),
+                    "retry_base": 0.1,
+                    "security": "off",
+                }
                 | changes
             )
         )
