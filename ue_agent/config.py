@@ -82,7 +82,9 @@ class ImsConfig:
 
     address: str = setting("IP address of the IMS interface: Gm and media are bound to it")
     port: int = setting("UDP and TCP port of Gm", 5060)
-    p_cscf: list[str] = setting("P-CSCFs, ADDR[:PORT]; empty: what the card names", factory=list)
+    p_cscf: list[str] = setting(
+        "P-CSCFs, HOST[:PORT]; empty: what the card or the home network's DNS names", factory=list
+    )
     transport: str = setting("transport towards the P-CSCF, UDP or TCP; with security = tls always TLS", "UDP")
     security: Literal["ipsec", "tls", "off"] = setting(
         "how Gm is protected: ipsec as a phone does it, tls (AKAv2-SHA-256), off for labs", "ipsec"

@@ -190,9 +190,9 @@ class Phone:
         match output:
             case ims.AskCard(rand, autn):
                 try:
-                    self._tell(ims.CardAnswer(self._usim.verify(rand, autn)))
+                    self._tell(ims.CardAnswer(self._usim.verify(rand, autn), rand))
                 except AkaError as error:
-                    self._tell(ims.CardFailed(str(error)))
+                    self._tell(ims.CardFailed(str(error), rand))
             case ims.RegistrationChanged(status):
                 self._protection = status.security
                 self._registration(status.state, status.reason)

@@ -13,12 +13,12 @@ import re
 import secrets
 import uuid
 from collections.abc import Callable
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from imskit.aka.vector import AkaResult
 from imskit.ims import events as ims
+from imskit.ims.io.p_cscf_discovery import PCscfDiscovery
 from imskit.ims.io.ue_endpoint import UeEndpoint
 from imskit.ims.profile import UeProfile
 from imskit.ims.registration import RegistrationStatus, RetryPolicy, State
@@ -28,9 +28,7 @@ from imskit.observe.events import EventLog
 from imskit.secrets import Identity
 from imskit.sip.engine.timers import TS24229_UE, TimerProfile
 from imskit.sip.io.sockets import Binding
-from imskit.sip.wire.errors import SipParseError
-from imskit.sip.wire.flow import DEFAULT_PORTS, Target, Transport
-from imskit.sip.wire.grammar import parse_host_port
+from imskit.sip.wire.flow import Transport
 from imskit.tasks import spawn
 from ue_agent.config import ImsConfig
 from ue_agent.gm_security.protection import GmProtection
@@ -158,7 +156,7 @@ class ImsClient:
         """Begin to register with the card that is there; False, with the reason in `card_state`, if that cannot be."""
         try:
             identities = await self._card.identities()
-            profile = self._profile(identities)
+            profile, discovery = self._profile(identities), self._discovery(identities)
         except (UiccError, ValueError) as error:
             self._tell(str(error))
             return False
@@ -177,7 +175,9 @@ class ImsClient:
         self._off.clear()
         ue = ImsUe(profile, _token, RetryPolicy(base=self._config.retry_base), self._timers)
         binding = Binding(self._config.interface, self._config.dscp_signalling)
-        endpoint = UeEndpoint(ue, profile.local, self._output, backend=backend, client_tls=tls, binding=binding)
+        endpoint = UeEndpoint(
+            ue, profile.local, self._output, backend=backend, client_tls=tls, binding=binding, discovery=discovery
+        )
         try:
             await endpoint.listen()
         except OSError as error:
@@ -222,20 +222,30 @@ class ImsClient:
 
     def _profile(self, identities: ImsIdentities) -> UeProfile:
         config = self._config
-        names = config.p_cscf or list(identities.pcscf)
-        if not names:
-            raise ValueError("no P-CSCF is known: set ims.p_cscf, the card names none")
-        transport: Transport = "TLS" if config.security == "tls" else "TCP" if config.transport == "TCP" else "UDP"
         return UeProfile(
             impi=identities.impi,
             impu=identities.impus[0],
             domain=identities.domain,
             instance=config.instance or self._instance(),
             local=(config.address, config.port),
-            p_cscfs=tuple(Target(transport, _address(name, DEFAULT_PORTS[transport])) for name in names),
+            p_cscfs=(),  # looked for anew in each round
             access_network_info=config.access_network_info,
             user_agent="imsbridge",
             security=self._gm.policy,
+            # A tel URI comes with the SIP URI of the same subscription.
+            more_impus=tuple(each for each in identities.impus[1:] if each.lower().startswith("sip:")),
+        )
+
+    def _discovery(self, identities: ImsIdentities) -> PCscfDiscovery:
+        """``ValueError`` for a configured P-CSCF that is no address."""
+        config = self._config
+        transport: Transport = "TLS" if config.security == "tls" else "TCP" if config.transport == "TCP" else "UDP"
+        return PCscfDiscovery(
+            local=(config.address, config.port),
+            transport=transport,
+            domain=identities.domain,
+            configured=config.p_cscf,
+            card=identities.pcscf,
         )
 
     def _instance(self) -> str:
@@ -280,11 +290,11 @@ class ImsClient:
         event: ims.CardAnswer | ims.CardFailed
         try:
             async with asyncio.timeout(CARD_SECONDS), self._aka:
-                event = ims.CardAnswer(await self._card.authenticate(rand, autn))
+                event = ims.CardAnswer(await self._card.authenticate(rand, autn), rand)
         except UiccError as error:
-            event = ims.CardFailed(str(error))
+            event = ims.CardFailed(str(error), rand)
         except TimeoutError:
-            event = ims.CardFailed(f"the SIM card did not answer within {CARD_SECONDS:.0f} s")
+            event = ims.CardFailed(f"the SIM card did not answer within {CARD_SECONDS:.0f} s", rand)
         if endpoint is not None and endpoint is self._endpoint:
             endpoint.handle(event)  # else the card was changed meanwhile
 
@@ -326,16 +336,3 @@ async def _removed(events: CardEvents) -> bool:
         if isinstance(event, CardRemoved):
             return True
     return False
-
-
-def _address(text: str, otherwise: int) -> tuple[str, int]:
-    """Read an address or name, with a port or without; ``ValueError`` if it is neither."""
-    try:
-        return str(ip_address(text)), otherwise  # IPv6 needs brackets only where a port follows
-    except ValueError:
-        pass
-    try:
-        host, port = parse_host_port(text, "P-CSCF")
-    except SipParseError as error:
-        raise ValueError(f"the P-CSCF {text!r} is no address: {error.what}") from error
-    return host, otherwise if port is None else port
