@@ -107,7 +107,7 @@ class Calls:
         """Somebody calls."""
         request = incoming.request
         try:
-            caller = _caller(request)
+            by = caller(request)
             called = request.addresses("P-Called-Party-ID")
             replaced = self._replaced(request)
         except SipParseError as error:
@@ -117,14 +117,14 @@ class Calls:
             self._command(ua.Reject(incoming.call, replaced))
             return
         try:
-            machine = IncomingCallMachine(incoming, str(caller.uri), preconditions=self._preconditions)
+            machine = IncomingCallMachine(incoming, str(by.uri), preconditions=self._preconditions)
         except SdpError as error:
             self._command(ua.Reject(incoming.call, error.status or 488, None, warning(str(error))))
             return
         machine.replaces = replaced
         self._calls[incoming.call] = machine
         uri = str(called[0].uri) if called else request.uri
-        self._emit(IncomingCall(incoming.call, caller, uri, machine.offer, request, replaced))
+        self._emit(IncomingCall(incoming.call, by, uri, machine.offer, request, replaced))
 
     def _replaced(self, request: Request) -> str | int:
         """Return our call that the INVITE takes over, empty for none, or the status that refuses it.
@@ -187,7 +187,7 @@ def _call_headers(impu: str) -> Fields:
     )
 
 
-def _caller(request: Request) -> NameAddr:
+def caller(request: Request) -> NameAddr:
     """Who calls: what the network asserts, else what the caller says; nobody where privacy is asked for.
 
     TS 24.607 clause 4.5.2.9; RFC 3323 section 4.2, RFC 3325 section 7.

@@ -194,6 +194,28 @@ class Invite:
 
 
 @dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Send a text as SIP MESSAGE (pager mode, RFC 3428); `MessageSent` tells what came of it."""
+
+    key: str
+    target: str
+    """SIP or tel URI."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendSms:
+    """Send a text as short messages over IP (TS 24.341); `MessageSent` tells what came of it."""
+
+    key: str
+    number: str
+    """``+15550200``."""
+    text: str
+    centre: str
+    """Public service identity of the message centre: a SIP or tel URI (TS 24.341 clause 5.3.1.2)."""
+
+
+@dataclass(frozen=True, slots=True)
 class RejectReferral:
     """Do not carry out a `ReferralReceived`."""
 
@@ -227,6 +249,8 @@ type Event = (
     | Transfer
     | Invite
     | RejectReferral
+    | SendMessage
+    | SendSms
     | Tick
 )
 
@@ -381,6 +405,28 @@ class ConferenceChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageSent:
+    """What came of a `SendMessage` or `SendSms`."""
+
+    key: str
+    status: int | None
+    """Below 300 it was taken; ``None``: nothing was answered."""
+    reason: str
+    """A word for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """Somebody sent a text."""
+
+    sender: str
+    """Who, as the network asserts or the message centre says: a URI, or a name."""
+    text: str
+    sms: bool
+    """Whether it came as a short message."""
+
+
+@dataclass(frozen=True, slots=True)
 class RequestReceived:
     """A request outside calls (MESSAGE …) or a REFER, INFO within one; it was answered."""
 
@@ -411,5 +457,7 @@ type Output = (
     | ReferralReceived
     | ReferralProgress
     | ConferenceChanged
+    | MessageSent
+    | MessageReceived
     | RequestReceived
 )

@@ -27,6 +27,7 @@ from imskit.ims.events import (
     FlowClosed,
     Hangup,
     Invite,
+    MessageSent,
     Modify,
     Output,
     PCscfsFound,
@@ -43,12 +44,15 @@ from imskit.ims.events import (
     SecurityFailed,
     SecurityInstalled,
     SecurityReserved,
+    SendMessage,
+    SendSms,
     Start,
     Stop,
     Transfer,
     TransportFailed,
 )
 from imskit.ims.gm_path import GmPath
+from imskit.ims.messages import Messages
 from imskit.ims.profile import EXPIRES, UeProfile
 from imskit.ims.reginfo import MEDIA_TYPE, RegInfo, RegInfoError
 from imskit.ims.security_agreement import SecurityAgreement
@@ -64,8 +68,8 @@ from imskit.sip.wire.uri import parse_uri
 _log = logging.getLogger(__name__)
 
 _SUPPORTED = ("100rel", "timer", "precondition", "199", "replaces", "norefersub")
-_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "OPTIONS", "INFO", "NOTIFY", "REFER")
-"""What this UE takes; MESSAGE is answered 405: nobody here would read it."""
+_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "OPTIONS", "INFO", "NOTIFY", "REFER", "MESSAGE")
+"""What this UE takes."""
 _TRANSPORTS: tuple[Transport, ...] = ("UDP", "TCP", "TLS")
 _NOT_THESE = frozenset({"ACK", "CANCEL", "REGISTER"})
 """Requests without what all others carry: those of the standard, and REGISTER, which says it for itself."""
@@ -97,6 +101,7 @@ class ImsUe:
         )
         self._calls = Calls(self._command, self._call_says, preconditions=profile.preconditions)
         self._services = CallServices(self._calls, self._command, self._tell, tokens, profile.domain)
+        self._messages = Messages(self._command, self._tell, tokens)
         self._outputs: deque[Output] = deque()
         self._subscription: str | None = None
         self._old_subscription: str | None = None
@@ -157,6 +162,8 @@ class ImsUe:
                 self._calls.handle(event, now)
             case Transfer() | Invite() | RejectReferral():
                 self._services.handle(event, self._impu, now)
+            case SendMessage() | SendSms():
+                self._send_message(event)
             case Tick():
                 self._registration.handle(event, now)
                 self._agent.handle(event, now)
@@ -166,6 +173,7 @@ class ImsUe:
                     self._suspect(self._suspicion[1])
                 self._calls.tick(now, self._failure(ua.Cause.TIMEOUT))
                 self._services.tick(now)
+                self._messages.tick(now)
         self._drain()
 
     def poll(self) -> Output | None:
@@ -175,7 +183,7 @@ class ImsUe:
     def deadline(self) -> float | None:
         """When to call ``handle(Tick(), now)`` next."""
         suspicion = self._suspicion[0] if self._suspicion is not None else None
-        machines = (self._registration, self._agent, self._calls, self._services)
+        machines = (self._registration, self._agent, self._calls, self._services, self._messages)
         waiting = (*(machine.deadline() for machine in machines), self._subscribe_at, suspicion)
         return min((at for at in waiting if at is not None), default=None)
 
@@ -307,6 +315,8 @@ class ImsUe:
             case ua.ResponseReceived(key, response, cause):
                 if self._services.answered(key, response, self._now):
                     return
+                if self._messages.answered(key, response, self._now):
+                    return
                 if response is not None and self._sender is not None:
                     self._proxies.add(_plain(self._sender))
                 outcome = reg.RegisterOutcome(key, response, self._failure(cause), self._sender or "")
@@ -349,6 +359,8 @@ class ImsUe:
         command, refusal, text = refused.command, refused.refusal, refused.text
         if self._services.refused(refused) or self._calls.refused(refused, self._now):
             return
+        if self._messages.refused(refused.command, refused.text or refused.refusal.value, self._now):
+            return
         if isinstance(command, ua.Send):
             self._registration.handle(reg.RegisterOutcome(command.key, None, f"REGISTER: {text}"), self._now)
         else:
@@ -360,6 +372,8 @@ class ImsUe:
         fields: Fields = ()
         if self._services.request(request, message, call, self._contact(), self._now):
             return
+        if self._messages.request(request, message, self._impu, self._now):
+            return
         if message.method == "NOTIFY":
             status = 481
         elif message.method == "INFO" and "Info-Package" in message.headers:
@@ -368,6 +382,13 @@ class ImsUe:
             status, fields = 415, (("Accept", "application/sdp"),)
         self._command(ua.Respond(request, status, None, fields))
         self._outputs.append(RequestReceived(message, call))
+
+    def _send_message(self, event: SendMessage | SendSms) -> None:
+        if self.status.state is reg.State.REGISTERED:
+            self._messages.send(event, self._impu, self._now)
+        else:
+            reason = f"not registered with the IMS core: {self.status.reason}"
+            self._outputs.append(MessageSent(event.key, None, reason))
 
     # ---- calls ----------------------------------------------------------------------------------------------------
 
