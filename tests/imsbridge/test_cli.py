@@ -24,6 +24,13 @@ COMMANDS = (
     ["ue", "turn", "run"],
     ["ue", "wwpf", "run"],
     ["edge", "wwsf", "run"],
+    ["card", "list"],
+    ["card", "info"],
+    ["card", "aka"],
+    ["card", "gba"],
+    ["card", "trace"],
+    ["card", "trace", "start"],
+    ["card", "pin"],
     ["sim", "core", "run"],
     ["sim", "phone", "run"],
     ["sim", "card", "run"],
@@ -68,7 +75,7 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str])
     assert "invalid choice" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["ue", "wwsf", "core", "phone", "card"])
+@pytest.mark.parametrize("name", ["ue", "wwsf", "core", "phone", "card", "card-keys"])
 def test_samples_are_toml_that_asks_for_what_is_missing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "sample", name]) == 0
     text = capsys.readouterr().out
