@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from imskit.config.model import ConfigError, load
+
+if TYPE_CHECKING:
+    from ue_agent.config import ImsConfig
 
 type Verdict = Literal["ok", "warn", "bad"]
 
@@ -151,6 +154,10 @@ def _configured(path: Path) -> Iterator[Finding]:
     running = _running(config.control)
     yield running
     yield _own_address("ims.address", config.ims.address)
+    if config.ims.interface is not None and config.ims.interface not in (name for _, name in socket.if_nameindex()):
+        cure = "name the interface that has ims.address, as `ip address` shows it"
+        yield Finding("ims.interface", "bad", f"there is no interface {config.ims.interface}", cure)
+    yield _gm_security(config.ims)
     yield _own_address("turn.address", config.turn.address)
     if ip_address(config.turn.address).is_loopback:
         yield Finding(
@@ -173,6 +180,38 @@ def _configured(path: Path) -> Iterator[Finding]:
             yield Finding("wwpf.browsers", "bad", f"{browser} does not exist", cure)
     if config.operator.trust is not None and not config.operator.trust.exists():
         yield Finding("operator.trust", "bad", f"{config.operator.trust} does not exist", "name a PEM file")
+
+
+def _gm_security(ims: ImsConfig) -> Finding:
+    """Try the IPsec back end that the agent would take; nothing of it stays."""
+    from imskit.ipsec.errors import IpsecError
+    from ue_agent.gm_security.protection import GmProtection
+
+    if ims.security == "off":
+        cure = 'a real network wants ims.security = "ipsec"'
+        return Finding("Gm security", "warn", "off: signalling goes in clear", cure)
+    protection = GmProtection(ims)
+    if ims.security == "tls":
+        try:
+            protection.client_tls()
+        except OSError as error:
+            return Finding("Gm security", "bad", f"ims.trust: {error}", "name a PEM file with the P-CSCF's authority")
+        return Finding("Gm security", "ok", "TLS with AKAv2-SHA-256")
+
+    async def attempt() -> str:
+        try:
+            await protection.backend()
+            status = protection.status([], "")
+            return f"IPsec by the {status['backend']} back end: {status['why']}"
+        finally:
+            await protection.close()
+
+    try:
+        return Finding("Gm security", "ok", asyncio.run(attempt()))
+    except IpsecError as error:
+        why = f" ({error.why})" if error.why else ""
+        cure = error.cure or "load the kernel modules esp4 and esp6, or give the agent CAP_NET_ADMIN and CAP_NET_RAW"
+        return Finding("Gm security", "bad", f"{error.what}{why}", cure)
 
 
 def _running(control: Path) -> Finding:

@@ -135,6 +135,9 @@ class Ue:
 class Lab:
     """Makes cores, UEs and phones on the network; they are stopped at the end."""
 
+    backend = "userspace"
+    """What does ESP; ``tests/kernel`` has labs where it is the kernel."""
+
     def __init__(self, network: Network, folder: Path, stack: AsyncExitStack) -> None:
         self.network = network
         self.folder = folder
@@ -150,7 +153,7 @@ class Lab:
             )
             for n in ("0100", "0200")
         ]
-        security = GmSecurityConfig(**({"mode": "required", "backend": "userspace"} | (gm or {})))
+        security = GmSecurityConfig(**({"mode": "required", "backend": self.backend} | (gm or {})))
         core = ImsCore(CoreConfig(DOMAIN, [at(near), at(far)], subscribers, gm_security=security, **changes))
         await self._on(self.network.core, core.start, core.close)
         return core
@@ -165,7 +168,7 @@ class Lab:
             "address": address,
             "p_cscf": [at(near)],
             "security": "ipsec",
-            "backend": "userspace",
+            "backend": self.backend,
             "retry_base": 0.2,
         }
         config = ImsConfig(**(settings | changes))
@@ -217,7 +220,7 @@ class Lab:
             "address": address,
             "p_cscf": at(far),
             "security": "ipsec",
-            "backend": "userspace",
+            "backend": self.backend,
             "answer_after": 0.0,
         }
         phone = Phone(PhoneConfig(**(settings | changes)))
