@@ -143,6 +143,14 @@ def parse_naf_realm(text: str) -> dict[Realm, str]:
     return found
 
 
+def chosen_realm(text: str, kind: Realm) -> str:
+    """Return the part of a realm that names ``kind``, as it is written: a terminal answers with it alone."""
+    for part in text.split(";"):
+        if part.strip().partition("@")[0].lower() == kind.value.lower():
+            return part.strip()
+    return text
+
+
 def bsf_from_impi(impi: str) -> str:
     """Return the BSF's name for an ISIM (TS 23.003 clause 16.2); ``AkaError`` if the identity has no domain."""
     domain = impi.rpartition("@")[2].lower()

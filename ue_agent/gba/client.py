@@ -24,6 +24,7 @@ from imskit.aka.gba import (
     Bootstrapped,
     InCard,
     Realm,
+    chosen_realm,
     derive_naf_key,
     naf_id,
     parse_naf_realm,
@@ -102,6 +103,8 @@ class NafCredential:
 
     btid: str
     password: Secret[bytes]
+    in_card: bool
+    """Whether the key was derived inside the card (GBA_U)."""
 
 
 class GbaClient:
@@ -158,6 +161,8 @@ class GbaClient:
             parsed = parsed.with_("qop", "auth-int")
         # Where only the card's kind is asked for, a key from outside the card will not do.
         credential = await self.credential(host, renew=renew, in_card=Realm.ME not in realms)
+        kind = Realm.UICC if Realm.UICC in realms and credential.in_card else Realm.ME
+        parsed = parsed.with_("realm", chosen_realm(parsed.realm or "", kind))
         try:
             made = digest.answer(
                 parsed,
@@ -196,7 +201,7 @@ class GbaClient:
                     key = await self._key(run, identifier)
                 except UiccError as again:
                     raise GbaError(Cause.CARD, str(again)) from again
-            return NafCredential(run.info.btid.text, ua_password(key))
+            return NafCredential(run.info.btid.text, ua_password(key), run.in_card)
 
     async def bootstrap(self) -> Bootstrapped:
         """Bootstrap anew; ``GbaError`` says why that cannot be."""

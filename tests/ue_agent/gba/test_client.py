@@ -179,6 +179,14 @@ async def test_keys_of_the_card_are_wanted(stage: Stage, gba_u: bool) -> None:
             await stage.client().answer(wanted, "GET", "/", NAF)
 
 
+async def test_of_two_realms_the_one_is_named_that_is_answered(stage: Stage, gba_u: bool) -> None:
+    """TS 24.109 5.2.4, and as Android's client does (packages/modules/ImsStack, SscAuthAgentTest)."""
+    both = CHALLENGE.replace("3GPP-bootstrapping@", f"3GPP-bootstrapping-uicc@{NAF};3GPP-bootstrapping@")
+    credentials = Credentials.parse(await stage.client().answer(both, "GET", "/", NAF))
+    assert credentials.realm == ("3GPP-bootstrapping-uicc@" if gba_u else "3GPP-bootstrapping@") + NAF
+    assert digest.verify(credentials, ua_password(key_of(stage, credentials.username or "")), "GET")
+
+
 @pytest.mark.parametrize(
     "realm",
     [
