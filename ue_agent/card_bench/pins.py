@@ -46,7 +46,7 @@ def pin_state(channel: CardChannel, fcp: bytes) -> PinState:
     return PinState(
         reference,
         False if answer == _DISABLED else files.pin_enabled(fcp, reference),
-        answer in (_VERIFIED, _DISABLED),
+        answer in (_VERIFIED, _DISABLED) or answer >> 8 == 0x91,
         _tries(answer),
         _tries(unblock),
     )

@@ -28,6 +28,7 @@ from ue_agent.ims_client import client as module
 from ue_agent.ims_client.client import ImsClient
 from ue_agent.uicc.card import CardSpec, UiccCard
 from ue_agent.uicc.in_process import InProcessReader
+from ue_agent.uicc.transport import CardBackend
 
 DOMAIN = "ims.mnc001.mcc001.3gppnetwork.org"
 K, OPC = "465b5ce8b199b49faa5f0a2ee238a6bc", "cd63cb71954a9f4e48a5994e37a02baf"
@@ -56,6 +57,8 @@ class Lab:
         self.state = state
         self.stack = stack
         self.reader = InProcessReader()
+        self.backend: CardBackend = self.reader
+        """Where the client looks for its card."""
         self.outputs: list[ims.Output] = []
         self.sentences: list[str] = []
         """What `status` said, one after the other."""
@@ -97,7 +100,7 @@ class Lab:
         if insert:
             self.reader.insert(self.card())
         if self.uicc is None:
-            self.uicc = await UiccCard.open(CardSpec(pin=Secret(pin) if pin else None), self.reader)
+            self.uicc = await UiccCard.open(CardSpec(pin=Secret(pin) if pin else None), self.backend)
             self.stack.push_async_callback(self.uicc.close)
         config = ImsConfig(
             **(
