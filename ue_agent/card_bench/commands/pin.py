@@ -38,7 +38,8 @@ examples:
   imsbridge card pin change --card "pcsc:ACR"
   imsbridge card pin disable --pin-file pin.txt
   imsbridge card pin unblock --puk-file puk.txt --new-pin-file pin.txt
-  printf '1234\\n5678\\n' | imsbridge card pin change --pin-file - --new-pin-file -
+  printf '1234\\n5678\\n' |
+    imsbridge card pin change --pin-file - --new-pin-file -
 
 {CARD_OPTION}
 The PIN of a card in software stands in its file: it can only be verified."""
