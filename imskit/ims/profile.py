@@ -52,7 +52,8 @@ class UeProfile:
         tags: list[tuple[str, str | None]] = [("+sip.instance", f'"<{self.instance}>"')]
         if outbound:
             tags.append(("reg-id", "1"))
-        return NameAddr(uri, parameters=Parameters.of([*tags, MMTEL_TAG, ("audio", None)]))
+        tags += [MMTEL_TAG, ("audio", None), ("+g.3gpp.smsip", None)]  # the last: TS 24.341 clause 5.3.2.2
+        return NameAddr(uri, parameters=Parameters.of(tags))
 
     def call_contact(self, uri: Uri) -> NameAddr:
         """Contact of INVITE and its responses: address or GRUU (TS 24.229 clause 5.1.2A.1.1)."""

@@ -29,6 +29,8 @@ from simulators.ims_core.engine.security_agreements import (
 from simulators.ims_core.engine.steps import Step
 from simulators.ims_core.gm_associations import GmAssociations, choose_ports
 from simulators.ims_core.subscribers import Hss
+from simulators.sms_center.engine.gateway import HOST as SMS_HOST
+from simulators.sms_center.server import SmsCenter
 from simulators.sockets import definite, parse_address, unix_socket
 
 _log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class ImsCore:
         self._stack = AsyncExitStack()
         self._events = EventLog("core", config.events)
         self.conference: ConferenceServer | None = None
+        self.sms_center: SmsCenter | None = None
         self._p_cscf: Endpoint[PCscfEvent, PCscfOutput] | None = None
         self._p_engine: PCscf | None = None
         self._associations: GmAssociations | None = None
@@ -106,7 +109,13 @@ class ImsCore:
         self.conference = ConferenceServer(config.domain, definite((host, 0)), core, self.gm[0][0], self._events)
         self._stack.push_async_callback(self.conference.close)
         await self.conference.start()
-        return {f"{CONFERENCE_HOST}.{config.domain}": Target("UDP", self.conference.address)}
+        self.sms_center = SmsCenter(config.domain, definite((host, 0)), core)
+        self._stack.push_async_callback(self.sms_center.close)
+        await self.sms_center.start()
+        return {
+            f"{CONFERENCE_HOST}.{config.domain}": Target("UDP", self.conference.address),
+            f"{SMS_HOST}.{config.domain}": Target("UDP", self.sms_center.address),
+        }
 
     async def _security_policy(self) -> GmSecurityPolicy:
         """Open the IPsec back end, if one is needed, and choose the protected ports."""

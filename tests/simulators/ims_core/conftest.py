@@ -41,6 +41,8 @@ MW = Target("UDP", ("127.0.0.1", 5060))
 S_CSCF = Target("UDP", ("127.0.0.1", 5070))
 CONFERENCE: Address = ("127.0.0.1", 5080)
 """Where the tests of conferences put a focus."""
+SMS_CENTER: Address = ("127.0.0.1", 5090)
+"""Where those of short messages put a message centre."""
 DELAY = 0.01
 
 
@@ -214,7 +216,10 @@ class World:
             SubscriberConfig(f"001010000000000300@{DOMAIN}", impus, k=Secret(K), opc=Secret(OPC), barred=[barred])
         )
         self.hss = Hss(subscribers, self._random.randbytes)
-        services = {f"conf-factory.{DOMAIN}": Target("UDP", CONFERENCE)}
+        services = {
+            f"conf-factory.{DOMAIN}": Target("UDP", CONFERENCE),
+            f"ipsmgw.{DOMAIN}": Target("UDP", SMS_CENTER),
+        }
         self.s_cscf = SCscf(self.hss, DOMAIN, S_CSCF, [MW.address], ["AKAv1-MD5"], self.tokens, services=services)
         self.p_cscf = PCscf((GM,), MW, S_CSCF, DOMAIN, self.tokens)
         self.add("P", GM, self.p_cscf)
