@@ -166,6 +166,8 @@ def _configured(path: Path) -> Iterator[Finding]:
             f"{config.turn.address} is a loopback address: Firefox does not use TURN there",
             "give the device an address of its own: ip address add 10.99.0.1/32 dev lo",
         )
+    if config.gba.enabled and config.gba.bsf:
+        yield _bsf(config.gba.bsf)
     if running.verdict != "ok":
         for text in config.dns.listen:
             host, _, port = text.rpartition(":")
@@ -232,6 +234,19 @@ def _running(control: Path) -> Finding:
     if registered:
         return Finding("agent", "ok", "runs and is registered")
     return Finding("agent", "warn", "runs, not registered", "imsbridge ue status -c FILE says why")
+
+
+def _bsf(text: str) -> Finding:
+    """The bootstrapping server that is configured; one that is derived from the card shows in ``ue status``."""
+    name, _, port = text.partition(":")
+    cure = "correct gba.bsf, or leave it empty: then the name comes from the card"
+    try:
+        with socket.create_connection((name, int(port or 80)), timeout=3):
+            return Finding("gba.bsf", "ok", f"{text} takes connections")
+    except socket.gaierror:
+        return Finding("gba.bsf", "bad", f"the name {name} cannot be resolved", cure)
+    except OSError as error:
+        return Finding("gba.bsf", "warn", f"{text} cannot be reached: {error.strerror or error}", cure)
 
 
 def _own_address(what: str, address: str) -> Finding:

@@ -202,6 +202,7 @@ class Lab:
             k = "{keys[0]}"
             opc = "{keys[1]}"
             display = "{number[:2]} {number[2:5]} {number[5:]}"
+            gba_u = {"true" if index == 1 and self._login != "aka" else "false"}
             """
             for index, number, keys in (
                 (1, USER_NUMBER, USER_KEYS),
@@ -255,7 +256,8 @@ class Lab:
     async def start_card(self, **changes: str | int) -> None:
         """The SIM card in its reader; ``changes`` replace lines of its profile."""
         self._progress("SIM card in its reader")
-        fields = {"k": USER_KEYS[0], "opc": USER_KEYS[1], "pin": PIN, "imsi": "001010000000001", **changes}
+        fields: dict[str, str | int] = {"k": USER_KEYS[0], "opc": USER_KEYS[1], "pin": PIN, "imsi": "001010000000001"}
+        fields |= {"gba": self._login != "aka", **changes}
         lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())
         config = self._write(
             "card.toml",

@@ -21,7 +21,7 @@ async def lab(root: Path) -> AsyncIterator[Lab]:
     lab = Lab(root, login="gba")
     try:
         await lab.start_operator()
-        await lab.start_card(gba=True)
+        await lab.start_card()
         await lab.start_agent()
         await card_read(lab)
         yield lab
@@ -58,7 +58,7 @@ async def test_the_page_is_logged_in_to_with_a_key_from_the_card(lab: Lab) -> No
     assert steps(lab, "wwsf", "gba") == ["gba-challenged", "gba-done"] * 2
     assert steps(lab, "wwsf", "aka") == []
     status = await lab.agent_status()
-    assert status["gba"]["state"].startswith("GBA_")
+    assert status["gba"]["state"].startswith("GBA_U, good until")
 
 
 async def test_a_bsf_that_was_started_anew(lab: Lab) -> None:

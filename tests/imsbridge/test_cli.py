@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from imsbridge import doctor
 from imsbridge.cli import main
 from imsbridge.config import _models
 from imskit.config.model import ConfigError, parse, sample
@@ -75,7 +77,7 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str])
     assert "invalid choice" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["ue", "wwsf", "core", "phone", "card", "card-keys"])
+@pytest.mark.parametrize("name", ["ue", "wwsf", "core", "phone", "card", "card-keys", "bsf"])
 def test_samples_are_toml_that_asks_for_what_is_missing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "sample", name]) == 0
     text = capsys.readouterr().out
@@ -117,6 +119,20 @@ def test_doctor_names_the_cure(tmp_path: Path) -> None:
     assert found["wwpf.browsers"]["verdict"] == "bad"
     assert found["codec AMR-WB"]["verdict"] == "ok"
     assert all(item["cure"] for item in found.values() if item["verdict"] != "ok")
+
+
+def test_doctor_looks_for_the_bootstrapping_server() -> None:
+    """S7-GBA: a name that is wrong and a server that is away are told apart, each with the cure."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        text = f"127.0.0.1:{listener.getsockname()[1]}"
+        away = doctor._bsf(text)
+        listener.listen()
+        assert doctor._bsf(text).verdict == "ok"
+    assert (away.verdict, "cannot be reached" in away.text) == ("warn", True)
+    unknown = doctor._bsf("bsf.invalid:80")  # RFC 6761: no such name, ever
+    assert (unknown.verdict, "cannot be resolved" in unknown.text) == ("bad", True)
+    assert "gba.bsf" in unknown.cure
 
 
 def test_doctor_refuses_a_wrong_configuration(tmp_path: Path) -> None:
