@@ -56,6 +56,7 @@ class PhoneConfig(SubscriptionKeys):
     behaviour: Literal["answer", "manual", "busy", "decline", "ignore"] = setting(
         "what to do with a call: answer, manual (ring until told), busy, decline, ignore (ring for ever)", "answer"
     )
+    message_centre: str = setting("number of the short message centre", "+15550999")
     call_waiting: bool = setting("let a second call ring during the first; else it finds the phone busy", False)
     answer_after: float = setting("seconds that it rings before it is answered", 1.0)
     play: Path | None = setting("WAV file to speak, 16 kHz mono 16 bit; without it silence is sent", None)

@@ -63,6 +63,11 @@ def application(phone: Phone) -> web.Application:
         focus = body.get("through_focus", True) is not False
         return _do(lambda: phone.calls.invite(as_uri(target) if target else "", through_focus=focus))
 
+    async def message(request: web.Request) -> web.Response:
+        body = await read_object(request)
+        target, text = _text(body, "target"), _text(body, "text")
+        return _do(lambda: phone.send_message(target, text, sms=body.get("sms") is True))
+
     async def status(request: web.Request) -> web.Response:
         return web.json_response(phone.status())
 
@@ -86,6 +91,7 @@ def application(phone: Phone) -> web.Application:
             web.post("/press", press),
             web.post("/transfer", transfer),
             web.post("/invite", invite),
+            web.post("/message", message),
             web.get("/status", status),
             web.post("/behaviour", behaviour),
         ]

@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import ssl
+from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -37,6 +38,8 @@ _log = logging.getLogger(__name__)
 _RETRY = RetryPolicy(base=2.0, maximum=30.0)
 """Quicker than a real phone's, so that a lab need not wait for minutes."""
 _NUMBER = re.compile(r"\+?[0-9*#.()-]{1,32}")
+_KEPT = 100
+"""Messages that are remembered."""
 _SWITCH_OFF_SECONDS = 6.0
 
 
@@ -56,6 +59,10 @@ class Phone:
         self._state = State.OFF
         self._reason = "not started"
         self._off = asyncio.Event()
+        self.messages: deque[dict[str, Any]] = deque(maxlen=_KEPT)
+        """Texts received, the newest last."""
+        self.sent: dict[str, dict[str, Any]] = {}
+        """What came of texts sent, by key."""
         self.address: Address = ("", 0)
         """Where its SIP listens, once started."""
         manners = Manners(
@@ -149,6 +156,17 @@ class Phone:
         """Call the conference factory of the home network (TS 23.003 clause 13.10)."""
         return self.dial(f"sip:mmtel@conf-factory.{self._config.domain}")
 
+    def send_message(self, target: str, text: str, *, sms: bool = False) -> str:
+        """Send a text, as SIP MESSAGE or as short message; returns its key.  ``PhoneError`` for no address."""
+        key = f"m-{secrets.token_hex(4)}"
+        if sms:
+            number = as_uri(target).removeprefix("tel:")
+            centre = f"sip:{self._config.message_centre}@ipsmgw.{self._config.domain}"
+            self._tell(ims.SendSms(key, number, text, centre))
+        else:
+            self._tell(ims.SendMessage(key, as_uri(target), text))
+        return key
+
     def answer(self) -> None:
         """Answer the call that rings; ``PhoneError`` if none does."""
         self.calls.answer()
@@ -178,6 +196,8 @@ class Phone:
             "calls": self.calls.status(),
             "last_call": self.last,
             "transfer": self.calls.transfer,
+            "messages": list(self.messages),
+            "sent": dict(self.sent),
         }
 
     # ---- what the UE says -------------------------------------------------------------------------------------
@@ -196,6 +216,15 @@ class Phone:
             case ims.RegistrationChanged(status):
                 self._protection = status.security
                 self._registration(status.state, status.reason)
+            case ims.MessageReceived(sender, text, sms):
+                self.messages.append({"from": sender, "text": text, "sms": sms})
+                # Neither who nor what goes into the event file.
+                self._events.emit("message", sms=sms)
+            case ims.MessageSent(key, status, reason):
+                self.sent[key] = {"status": status, "reason": reason}
+                while len(self.sent) > _KEPT:
+                    del self.sent[next(iter(self.sent))]
+                self._events.emit("message-sent", status=status)
             case ims.Transmit() | ims.RequestReceived():
                 pass
             case _:

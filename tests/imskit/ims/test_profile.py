@@ -25,7 +25,7 @@ def test_contacts_carry_their_tags() -> None:
     assert isinstance(uri, SipUri)
     registered, call = str(PROFILE.registered_contact(uri)), str(PROFILE.call_contact(uri))
     tag = '+g.3gpp.icsi-ref="urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel";audio'
-    assert registered == f'<sip:10.45.0.2:5061>;+sip.instance="<urn:gsma:imei:35693803-564380-0>";{tag}'
+    assert registered == f'<sip:10.45.0.2:5061>;+sip.instance="<urn:gsma:imei:35693803-564380-0>";{tag};+g.3gpp.smsip'
     assert call == f"<sip:10.45.0.2:5061>;{tag}", "the instance is for the registrar alone"
     assert str(NameAddr.parse(registered)) == registered
     assert PROFILE.registered_contact(uri, outbound=True).parameters.get("reg-id") == "1"
