@@ -20,7 +20,7 @@ from simulators.ims_core import hss_socket
 from simulators.ims_core.config import CoreConfig
 from simulators.ims_core.engine.p_cscf import PCscf, PCscfEvent, PCscfOutput
 from simulators.ims_core.engine.s_cscf import Deregister, SCscf, SCscfEvent, SCscfOutput
-from simulators.ims_core.engine.security_agreements import (
+from simulators.ims_core.engine.security_agreement import (
     GmMode,
     GmSecurityPolicy,
     InstallAssociations,

@@ -11,7 +11,7 @@ from imskit.ipsec.errors import IpsecError, SpiCollision
 from imskit.ipsec.io.backend import IpsecBackend
 from imskit.sip.io.transport import Transports
 from imskit.tasks import spawn
-from simulators.ims_core.engine.security_agreements import (
+from simulators.ims_core.engine.security_agreement import (
     AssociationsFailed,
     AssociationsInstalled,
     GmPorts,

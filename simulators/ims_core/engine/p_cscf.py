@@ -37,18 +37,17 @@ from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import OtherUri, SipUri, TelUri, Uri, parse_uri, uri_equal
 from simulators.ims_core.engine.alternative_service import add_emergency, add_restoration
 from simulators.ims_core.engine.gm_bindings import GmBinding, GmBindings
-from simulators.ims_core.engine.security_agreements import (
+from simulators.ims_core.engine.security_agreement import (
     Agreement,
     AssociationsFailed,
     AssociationsInstalled,
     GmMode,
     GmSecurityPolicy,
     Proposal,
-    SecurityAgreements,
     SecurityEvent,
     SecurityOutput,
-    without_agreement,
 )
+from simulators.ims_core.engine.security_agreements import SecurityAgreements, without_agreement
 from simulators.ims_core.engine.trust import clean_from_ue, clean_towards_ue
 
 _log = logging.getLogger(__name__)
@@ -414,7 +413,7 @@ class PCscf:
             if old.at(binding.flow, binding.chain) or not _granted(response, old.contacts):
                 self._bindings.end(old, now)
                 if old.chain and (old.chain != binding.chain or expires == 0):
-                    self._security.leave(old.chain, old.flow.remote[0], now)
+                    self._security.leave(old.chain, now)
 
     # ---- helpers ------------------------------------------------------------------------------------------------
 

@@ -10,20 +10,28 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 from imskit.engine import Tokens
-from imskit.ipsec.algorithms import STANDARD_PAIRS, AlgorithmPair, expand_keys
-from imskit.ipsec.association import HIGHEST_SPI, LOWEST_SPI, AssociationSet, Party, UdpEncapsulation
+from imskit.ipsec.algorithms import AlgorithmPair
+from imskit.ipsec.association import HIGHEST_SPI, LOWEST_SPI, Party
 from imskit.ipsec.errors import IpsecError
 from imskit.secrets import Secret
 from imskit.sip.engine.timers import TS24229_UE
 from imskit.sip.wire.flow import Address, Flow
 from imskit.sip.wire.ims_headers import SecurityMechanism, security_mechanisms
 from imskit.sip.wire.message import Message, Request, Response, response_to
+from simulators.ims_core.engine.security_agreement import (
+    Agreement,
+    GmMode,
+    GmSecurityPolicy,
+    InstallAssociations,
+    Proposal,
+    RemoveAssociations,
+    SecurityOutput,
+    Stage,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -48,143 +56,6 @@ _IPSEC = "ipsec-3gpp"
 _FIELDS = ("spi-c", "spi-s", "port-c", "port-s")
 
 
-class GmMode(StrEnum):
-    """What the P-CSCF wants of UEs."""
-
-    REQUIRED = "required"
-    """Nobody registers without a security agreement (or TLS)."""
-    OFFERED = "offered"
-    """Whoever asks for one gets it."""
-    OFF = "off"
-    """``sec-agree`` is refused with 420."""
-
-
-@dataclass(frozen=True, slots=True)
-class GmPorts:
-    """The protected ports of one P-CSCF address: two agreements with one UE must not have the same of both."""
-
-    server: tuple[int, ...]
-    client: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class GmSecurityPolicy:
-    """How the P-CSCF makes agreements."""
-
-    mode: GmMode = GmMode.OFF
-    pairs: tuple[AlgorithmPair, ...] = STANDARD_PAIRS
-    """Offered, the preferred first."""
-    ports: Mapping[str, GmPorts] = field(default_factory=dict)
-    """By the P-CSCF's address."""
-
-
-class Stage(Enum):
-    """Where an agreement stands; see the module's text."""
-
-    TEMPORARY = "temporary"
-    CONFIRMED = "confirmed"
-    LEAVING = "leaving"
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """What of a UE's Security-Client is taken."""
-
-    values: tuple[str, ...]
-    """All of Security-Client, for the comparison with the next REGISTER's."""
-    pair: AlgorithmPair
-    mode: str
-    theirs: Party
-    ours: str
-    """The P-CSCF's address that the UE speaks to."""
-    impi: str
-    chain: str
-    """That of the agreement inside which the REGISTER came; empty: a new one."""
-
-
-@dataclass
-class Agreement:
-    """One agreement: four associations and the words that were exchanged about them."""
-
-    name: str
-    proposal: Proposal
-    ours: Party
-    server_values: tuple[str, ...]
-    """Security-Server, and Security-Verify of the UE."""
-    chain: str
-    ends_at: float
-    keys: tuple[Secret[bytes], Secret[bytes]]
-    """CK and IK."""
-    stage: Stage = Stage.TEMPORARY
-    attempts: int = 1
-
-    @property
-    def client(self) -> Address:
-        """Our port that requests to the UE leave from, and responses over UDP."""
-        return self.ours.ip, self.ours.port_c
-
-    @property
-    def server(self) -> Address:
-        """Our port that the UE sends to."""
-        return self.ours.ip, self.ours.port_s
-
-    @property
-    def ue_client(self) -> Address:
-        """The port that the UE sends from."""
-        return self.proposal.theirs.ip, self.proposal.theirs.port_c
-
-    @property
-    def ue_server(self) -> Address:
-        """The port at which the UE is reached."""
-        return self.proposal.theirs.ip, self.proposal.theirs.port_s
-
-    def associations(self) -> AssociationSet:
-        """The set to install."""
-        return AssociationSet.between(
-            self.name,
-            self.ours,
-            self.proposal.theirs,
-            self.proposal.pair,
-            expand_keys(self.proposal.pair, *self.keys),
-            UdpEncapsulation() if self.proposal.mode == "UDP-enc-tun" else None,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class InstallAssociations:
-    """Install a set; `AssociationsInstalled` or `AssociationsFailed` answers."""
-
-    associations: AssociationSet
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveAssociations:
-    """Take a set away: no answer.  It may have failed to install."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class AssociationsInstalled:
-    """The set carries packets."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class AssociationsFailed:
-    """The set cannot be installed."""
-
-    name: str
-    reason: str
-    collision: bool = False
-    """An SPI is in use by somebody else: others may do."""
-
-
-type SecurityEvent = AssociationsInstalled | AssociationsFailed
-type SecurityOutput = InstallAssociations | RemoveAssociations
-
-
 class SecurityAgreements:
     """All agreements of a P-CSCF.  Refusals are returned, effects come out of ``poll``."""
 
@@ -197,7 +68,10 @@ class SecurityAgreements:
         self._by_name: dict[str, Agreement] = {}
         self._by_ends: dict[tuple[Address, Address], list[Agreement]] = {}
         """By our and the UE's address of what it sends, datagrams and its connections; the newest last."""
-        self._by_host: dict[str, dict[str, Agreement]] = {}
+        self._by_chain: dict[str, list[Agreement]] = {}
+        self._by_ue_port: dict[Address, list[Agreement]] = {}
+        self._temporary: dict[tuple[str, str], list[Agreement]] = {}
+        """By the UE's address and private identity."""
         self._spis: set[int] = set()
         self._ends_next: list[tuple[float, str]] = []
         """A heap; an entry counts while it is the agreement's ``ends_at``."""
@@ -356,11 +230,7 @@ class SecurityAgreements:
 
     def begin(self, proposal: Proposal, ck: Secret[bytes], ik: Secret[bytes], now: float) -> Agreement:
         """Make the temporary set of a challenge, which is to be installed before the 401 goes; `IpsecError`."""
-        temporary = [
-            each
-            for each in self._by_host.get(proposal.theirs.ip, {}).values()
-            if each.stage is Stage.TEMPORARY and each.proposal.impi == proposal.impi
-        ]
+        temporary = self._temporary.get((proposal.theirs.ip, proposal.impi), [])
         if len(temporary) >= _TEMPORARY_EACH:
             self._forget(temporary[0])
         if len(self._by_name) >= MAXIMUM_AGREEMENTS:
@@ -388,12 +258,13 @@ class SecurityAgreements:
 
     def confirm(self, agreement: Agreement, registered_until: float, now: float) -> None:
         """A 200 went out to a REGISTER inside ``agreement`` (TS 24.229 clause 5.2.2.2)."""
-        chain = self._chain(agreement)
+        chain = self._by_chain[agreement.chain]
         longest = max((each.ends_at for each in chain if each.stage is Stage.CONFIRMED), default=0.0)
         self._end_at(agreement, max(longest, registered_until + MARGIN_SECONDS))
         if agreement.stage is not Stage.TEMPORARY:
             return
         agreement.stage = Stage.CONFIRMED
+        self._no_longer_temporary(agreement)
         for each in chain:
             if each is agreement:
                 continue
@@ -406,12 +277,13 @@ class SecurityAgreements:
         if agreement.stage is Stage.TEMPORARY:
             self._refused(agreement, now)
 
-    def leave(self, chain: str, host: str, now: float) -> None:
+    def leave(self, chain: str, now: float) -> None:
         """A registration is over: its sets go, after what is still under way."""
-        for each in self._by_host.get(host, {}).values():
-            if each.chain == chain:
-                each.stage = Stage.LEAVING
-                self._end_at(each, min(each.ends_at, now + LEAVING_SECONDS))
+        for each in self._by_chain.get(chain, ()):
+            if each.stage is Stage.TEMPORARY:
+                self._no_longer_temporary(each)
+            each.stage = Stage.LEAVING
+            self._end_at(each, min(each.ends_at, now + LEAVING_SECONDS))
 
     def drop(self, agreement: Agreement) -> None:
         """Forget a set that could not be installed."""
@@ -427,33 +299,34 @@ class SecurityAgreements:
         agreement.ends_at = at
         heapq.heappush(self._ends_next, (at, agreement.name))
 
-    def _chain(self, agreement: Agreement) -> list[Agreement]:
-        here = self._by_host.get(agreement.proposal.theirs.ip, {}).values()
-        return [each for each in here if each.chain == agreement.chain]
-
     def _enter(self, agreement: Agreement) -> Agreement:
+        proposal = agreement.proposal
         self._by_name[agreement.name] = agreement
-        self._end_at(agreement, agreement.ends_at)
-        self._by_host.setdefault(agreement.proposal.theirs.ip, {})[agreement.name] = agreement
+        self._by_chain.setdefault(agreement.chain, []).append(agreement)
+        self._temporary.setdefault((proposal.theirs.ip, proposal.impi), []).append(agreement)
         for ends in _ends(agreement):
             self._by_ends.setdefault(ends, []).append(agreement)
+        for port in (agreement.ue_client, agreement.ue_server):
+            self._by_ue_port.setdefault(port, []).append(agreement)
         self._spis |= {agreement.ours.spi_c, agreement.ours.spi_s}
+        self._end_at(agreement, agreement.ends_at)
         self._outputs.append(InstallAssociations(agreement.associations()))
         return agreement
 
     def _forget(self, agreement: Agreement) -> None:
         if self._by_name.pop(agreement.name, None) is None:
             return
-        host = agreement.proposal.theirs.ip
-        del self._by_host[host][agreement.name]
-        if not self._by_host[host]:
-            del self._by_host[host]
+        _remove(self._by_chain, agreement.chain, agreement)
+        self._no_longer_temporary(agreement)
         for ends in _ends(agreement):
-            self._by_ends[ends].remove(agreement)
-            if not self._by_ends[ends]:
-                del self._by_ends[ends]
+            _remove(self._by_ends, ends, agreement)
+        for port in (agreement.ue_client, agreement.ue_server):
+            _remove(self._by_ue_port, port, agreement)
         self._spis -= {agreement.ours.spi_c, agreement.ours.spi_s}
         self._outputs.append(RemoveAssociations(agreement.name))
+
+    def _no_longer_temporary(self, agreement: Agreement) -> None:
+        _remove(self._temporary, (agreement.proposal.theirs.ip, agreement.proposal.impi), agreement)
 
     def _our_party(self, proposal: Proposal) -> Party:
         """Choose SPIs, and ports that this UE's other sets do not have together with its own (33.203 clause 7.1)."""
@@ -461,12 +334,16 @@ class SecurityAgreements:
         if ports is None:
             raise IpsecError(f"{proposal.ours} has no protected ports")
         theirs = proposal.theirs
-        others = [each for each in self._by_host.get(theirs.ip, {}).values() if each.ours.ip == proposal.ours]
-        servers = {each.ours.port_s for each in others if each.proposal.theirs.port_c == theirs.port_c}
-        clients = {each.ours.port_c for each in others if each.proposal.theirs.port_s == theirs.port_s}
+        at_client, at_server = (
+            [each for each in self._by_ue_port.get((theirs.ip, port), ()) if each.ours.ip == proposal.ours]
+            for port in (theirs.port_c, theirs.port_s)
+        )
+        servers = {each.ours.port_s for each in at_client}
+        clients = {each.ours.port_c for each in at_server}
         port_s = next((port for port in ports.server if port not in servers), None)
         port_c = next((port for port in ports.client if port not in clients), None)
         if port_s is None or port_c is None:
+            others = at_client if port_s is None else at_server
             going = [each for each in others if each.stage is Stage.LEAVING] or others
             self._forget(min(going, key=lambda each: each.ends_at))
             return self._our_party(proposal)
@@ -481,6 +358,15 @@ class SecurityAgreements:
 def _ends(agreement: Agreement) -> tuple[tuple[Address, Address], ...]:
     # A connection that we have opened carries the UE's responses, and what it else sends there.
     return (agreement.server, agreement.ue_client), (agreement.client, agreement.ue_server)
+
+
+def _remove[K](table: dict[K, list[Agreement]], key: K, agreement: Agreement) -> None:
+    """Take an agreement out of a list of a table, and the list out of the table when it is empty."""
+    found = table.get(key)
+    if found is not None and agreement in found:
+        found.remove(agreement)
+        if not found:
+            del table[key]
 
 
 def _server_values(pairs: Iterable[AlgorithmPair], mode: str, ours: Party | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from imskit.sip.wire.message import Request, Response, response_to
 from simulators.ims_core.engine import security_agreements as agreements_module
 from simulators.ims_core.engine.p_cscf import PCscf
 from simulators.ims_core.engine.s_cscf import SCscf
-from simulators.ims_core.engine.security_agreements import (
+from simulators.ims_core.engine.security_agreement import (
     AssociationsFailed,
     AssociationsInstalled,
     GmMode,
