@@ -101,14 +101,43 @@ def two_ends() -> Iterator[Ends]:
         for end, station, interface in (("ue", ue, "ims0"), ("pcscf", pcscf, "core0")):
             station.command("ip", "addr", "add", Ends.ip(end, 4) + "/24", "dev", interface)
             station.command("ip", "addr", "add", Ends.ip(end, 6) + "/64", "dev", interface, "nodad")
-        mac = json.loads(ue.command("ip", "-j", "link", "show", "ims0"))[0]["address"]
-        tap = pcscf.call(lambda: Tap("core0"))
-        ue_tap = ue.call(lambda: Tap("ims0"))
-        try:
-            yield Ends(ue, pcscf, tap, ue_tap, mac)
-        finally:
-            tap.close()
-            ue_tap.close()
+        with _tapped(ue, pcscf) as ends:
+            yield ends
+
+
+@contextlib.contextmanager
+def ends_of_a_narrow_path(mtu: int) -> Iterator[Ends]:
+    """The same with a router between them, which forwards no packet longer than ``mtu`` and says so to the sender."""
+    with Station("ue") as ue, Station("pcscf") as pcscf, Station("router") as router:
+        router.command(
+            "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"
+        )
+        for end, other, station, names in (
+            ("ue", "pcscf", ue, ("ims0", "r0")),
+            ("pcscf", "ue", pcscf, ("core0", "r1")),
+        ):
+            link(station, router, names)
+            for version, gateway, bits in ((4, f"10.2.0.{names[1][1]}", 32), (6, f"fd00:2::{names[1][1]}", 128)):
+                nodad = ["nodad"] if version == 6 else []
+                own, far = Ends.ip(end, version), Ends.ip(other, version)
+                station.command("ip", "addr", "add", f"{own}/{bits}", "dev", names[0], *nodad)
+                router.command("ip", "addr", "add", f"{gateway}/{bits}", "dev", names[1], *nodad)
+                router.command("ip", "route", "add", own, "dev", names[1], "mtu", "lock", str(mtu))
+                station.command("ip", "route", "add", far, "via", gateway, "dev", names[0], "onlink", "src", own)
+        with _tapped(ue, pcscf) as ends:
+            yield ends
+
+
+@contextlib.contextmanager
+def _tapped(ue: Station, pcscf: Station) -> Iterator[Ends]:
+    mac = json.loads(ue.command("ip", "-j", "link", "show", "ims0"))[0]["address"]
+    tap = pcscf.call(lambda: Tap("core0"))
+    ue_tap = ue.call(lambda: Tap("ims0"))
+    try:
+        yield Ends(ue, pcscf, tap, ue_tap, mac)
+    finally:
+        tap.close()
+        ue_tap.close()
 
 
 @dataclass
@@ -163,12 +192,14 @@ class Gm:
         for end in ("ue", "pcscf"):
             await self.ends.station(end).run(self.backend(end).remove(name))
 
-    async def udp_echo(self, from_end: str, from_port: int, to_end: str, to_port: int, size: int) -> None:
+    async def udp_echo(
+        self, from_end: str, from_port: int, to_end: str, to_port: int, size: int, within: float = _WAIT_SECONDS
+    ) -> None:
         """Send a datagram and have it come back in reverse; ``AssertionError`` or ``TimeoutError`` if not."""
         loop = asyncio.get_running_loop()
         text = _text(size)
         with self.udp(from_end, from_port) as here, self.udp(to_end, to_port) as there:
-            async with asyncio.timeout(_WAIT_SECONDS):
+            async with asyncio.timeout(within):
                 await loop.sock_sendto(here, text, self.address(to_end, to_port))
                 heard, origin = await loop.sock_recvfrom(there, 65535)
                 assert (heard, origin[:2]) == (text, self.address(from_end, from_port))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,7 @@ from scapy.layers.inet6 import IPv6
 from imskit.ipsec.algorithms import STANDARD_PAIRS, AlgorithmPair, Encryption
 from imskit.ipsec.association import UdpEncapsulation
 from imskit.ipsec.io.probe import Preference
-from simulators.lab.gm_link import PAIRS, PCSCF, TEXT, UE, Ends, agreement
+from simulators.lab.gm_link import PAIRS, PCSCF, TEXT, UE, Ends, agreement, ends_of_a_narrow_path
 
 ESP, FRAGMENT_OF_IPV6 = 50, 44
 
@@ -230,3 +231,36 @@ async def test_mtu_too_small_for_a_datagram_that_must_stay_whole(ends: Ends, ver
             assert refused.value.errno == errno.EMSGSIZE
             sender.sendto(bytes(1380), gm.address("pcscf", PCSCF.port_s))
         await gm.udp_echo("ue", UE.port_c, "pcscf", PCSCF.port_s, 200)
+
+
+@pytest.fixture
+def narrow_path() -> Iterator[Ends]:
+    with ends_of_a_narrow_path(1280) as ends:
+        yield ends
+
+
+@by_kinds
+@by_version
+async def test_a_narrow_path(narrow_path: Ends, version: int, kinds: Kinds) -> None:
+    """A router on the way takes less than the links: ESP adapts (RFC 4301 8.2), after a loss that SIP makes good."""
+    async with agreement(narrow_path, kinds, version, STANDARD_PAIRS[1]) as gm:
+        for end, port, other, other_port in (
+            ("ue", UE.port_c, "pcscf", PCSCF.port_s),
+            ("pcscf", PCSCF.port_c, "ue", UE.port_s),
+        ):
+            await gm.tcp_echo(end, port, other, other_port, 30_000)
+            for attempt in range(3):
+                try:
+                    await gm.udp_echo(end, port, other, other_port, 1380, within=1.0)
+                    break
+                except TimeoutError:
+                    assert attempt < 2
+        seen = narrow_path.ue_tap.take() + narrow_path.tap.take()
+        assert any(_is_too_big(packet) or _is_fragment(packet) for packet in seen)
+
+
+def _is_too_big(packet: bytes) -> bool:
+    """Whether a router says that a packet was too long (RFC 1191, RFC 8201)."""
+    if packet[0] >> 4 == 4:
+        return packet[9] == socket.IPPROTO_ICMP and packet[20:22] == b"\3\4"
+    return packet[6] == socket.IPPROTO_ICMPV6 and packet[40] == 2
