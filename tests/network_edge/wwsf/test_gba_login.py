@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import subprocess
 import time
@@ -12,8 +13,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
-from imskit.aka.gba import BTid, naf_id, ua_password
+from imskit.aka.gba import UA_HTTP_DIGEST, BTid, naf_id, ua_password
 from imskit.config.model import ConfigError, parse
 from imskit.secrets import Identity, Secret
 from imskit.sip import digest
@@ -21,8 +25,10 @@ from imskit.sip.wire.auth import AuthenticationInfo, Credentials
 from imskit.sip.wire.auth import Challenge as DigestChallenge
 from network_edge.wwsf.bsf import BsfClient, BsfError, NafKey
 from network_edge.wwsf.config import GbaConfig, TurnConfig, WwsfConfig
+from network_edge.wwsf.gba_login import GbaLogin, LoggedInWithKey
 from network_edge.wwsf.home_network import Profile
 from network_edge.wwsf.server import COOKIE, Wwsf
+from simulators.sockets import unix_socket
 
 PORTAL = "portal.ims.example"
 IMPI = Identity("001010000000001@ims.example")
@@ -264,6 +270,35 @@ async def test_the_card_itself(portal: Portal, settings: dict[str, Any]) -> None
         response, _ = await portal.plain("/", Authorization=str(first))
         assert response.status == 401
         assert "3GPP-bootstrapping@" in response.headers["WWW-Authenticate"]
+
+
+@given(
+    st.text(max_size=120)
+    | st.text(max_size=60).map(lambda noise: f'Digest realm="3GPP-bootstrapping@{PORTAL}", username="{BTID}", {noise}')
+)
+def test_any_authorization_may_come(text: str) -> None:
+    """Nothing escapes and nobody is logged in; also with a nonce that is ours."""
+    login = GbaLogin(PORTAL, Bsf(), UA_HTTP_DIGEST, in_card=False, clock=lambda: 0.0, today=time.time)
+    nonce = DigestChallenge.parse(login.challenge().challenges[0]).nonce
+    for value in (text, f'{text}, nonce="{nonce}"'):
+        login.is_for_us(value)
+        assert not isinstance(asyncio.run(login.handle(value, "GET", "/", b"")), LoggedInWithKey)
+
+
+@pytest.mark.parametrize(
+    "body", [[], {}, {"impi": "a", "me_key": "00", "uicc_key": None, "expires": 1}, {"me_key": "zz"}, "x"]
+)
+async def test_a_bsf_that_talks_nonsense(tmp_path: Path, body: object) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(body)
+
+    app = web.Application()
+    app.router.add_post("/keys", answer)
+    client = BsfClient(tmp_path / "zn.sock", Secret("x"))
+    async with unix_socket(app, tmp_path / "zn.sock"):
+        with pytest.raises(BsfError, match="the BSF sent"):
+            await client.key(BTID, naf_id(PORTAL))
+        await client.close()
 
 
 async def test_a_bsf_client_without_a_bsf(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imskit.aka.gba import (
     MEDIA_TYPE,
@@ -24,9 +28,10 @@ from imskit.aka.gba import (
 )
 from imskit.aka.milenage import Milenage
 from imskit.aka.sqn import SqnArray, join
-from imskit.aka.vector import Success, SyncFailure, Usim
+from imskit.aka.vector import AuthenticationVector, Success, SyncFailure, Usim
 from imskit.config.model import ConfigError, parse
-from imskit.secrets import Secret
+from imskit.secrets import Identity, Secret
+from simulators.bsf.bootstrapping import Bsf
 from simulators.bsf.config import BsfConfig, NafConfig
 from simulators.bsf.server import BsfServer
 from simulators.bsf.zh import HssZh, ZhError
@@ -254,10 +259,41 @@ async def test_zn_refuses(terminal: Terminal, body: object, status: int) -> None
     assert terminal.zn.stat().st_mode & 0o777 == 0o600
 
 
+@given(
+    st.text(max_size=120) | st.text(max_size=60).map(lambda noise: f'Digest realm="{BSF}", username="{ME}", {noise}')
+)
+def test_any_authorization_may_come(text: str) -> None:
+    """Whatever it is, there is an answer, and no key for it."""
+
+    class Nobody:
+        async def vector(self, impi: Identity, resync: tuple[bytes, bytes] | None = None) -> AuthenticationVector:
+            raise ZhError("no", unknown=True)
+
+        async def keeps_keys(self, impi: Identity) -> bool:
+            return False
+
+    bsf = Bsf(BSF, Nobody(), 60, lambda: 0.0, lambda step: None)
+    assert asyncio.run(bsf.handle(text, "GET", "/", b"")).status in (400, 403)
+
+
+@pytest.mark.parametrize("body", [[], {}, {"rand": 1}, {"rand": "zz", "autn": "", "xres": "", "ck": "", "ik": ""}])
+async def test_an_hss_that_talks_nonsense(tmp_path: Path, body: object) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(body)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    zh = HssZh(tmp_path / "hss.sock")
+    async with unix_socket(app, tmp_path / "hss.sock"):
+        with pytest.raises(ZhError, match="the HSS sent"):
+            await zh.vector(Identity(ME))
+        await zh.close()
+
+
 async def test_an_hss_that_is_not_there(tmp_path: Path) -> None:
     zh = HssZh(tmp_path / "none.sock")
     with pytest.raises(ZhError, match="does not answer") as caught:
-        await zh.keeps_keys(ME)  # type: ignore[arg-type]
+        await zh.keeps_keys(Identity(ME))
     assert not caught.value.unknown
     await zh.close()
 
