@@ -59,6 +59,7 @@ examples:
 With --repeat the default case is success alone: some cards count wrong MACs
 and lock up."""
 _PERCENTILES = (50, 90, 99)
+_INTERRUPTED = 130
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -89,7 +90,7 @@ def work(arguments: argparse.Namespace) -> Outcome:
     cases: Sequence[Case] = arguments.case or (CASES if arguments.repeat == 1 else ("success",))
     watch = Stopwatch()
     runs: list[Run] = []
-    stopped: UiccError | None = None
+    stopped: UiccError | KeyboardInterrupt | None = None
     with opened(arguments, watch) as card:
         source = card.with_pin(lambda: card.source_of_aka(arguments.application))
         bench = AkaBench(card.session, source, watch, hss)
@@ -103,19 +104,24 @@ def work(arguments: argparse.Namespace) -> Outcome:
                 stopped = _repeat(bench, cases, arguments.repeat, runs, advance)
     algorithm = None if hss is None else hss.algorithm
     ok = stopped is None and all(run.ok for run in runs)
-    code = DONE if ok else FAILED if stopped is None else exit_code(stopped)
+    if isinstance(stopped, KeyboardInterrupt):
+        code, why = _INTERRUPTED, "interrupted"
+    elif stopped is not None:
+        code, why = exit_code(stopped), str(stopped)
+    else:
+        code, why = DONE if ok else FAILED, None
     fields = {
         "card": where,
         "application": source,
         "algorithm": algorithm,
         "runs": [_run_json(run, arguments.show_keys) for run in runs[:100]],
         "statistics": [_statistics(case, [run for run in runs if run.case == case]) for case in _seen(runs)],
-        "stopped": None if stopped is None else str(stopped),
+        "stopped": why,
     }
 
     def show(console: Console) -> None:
         title = f"AKA in the {source} of {where['reader']}" + (f", {algorithm.capitalize()}" if algorithm else "")
-        _show(console, title, runs, stopped, show_keys=arguments.show_keys)
+        _show(console, title, runs, why, show_keys=arguments.show_keys)
 
     return Outcome("aka", code, fields, show)
 
@@ -130,13 +136,13 @@ def _challenge(arguments: argparse.Namespace) -> tuple[bytes, bytes] | None:
 
 def _repeat(
     bench: AkaBench, cases: Sequence[Case], rounds: int, runs: list[Run], advance: Callable[[], None]
-) -> UiccError | None:
-    """Run all, appending to ``runs``; return what ended it early."""
+) -> UiccError | KeyboardInterrupt | None:
+    """Run all, appending to ``runs``; return what ended it early: what was measured until then counts."""
     for _ in range(rounds):
         for case in cases:
             try:
                 run = bench.run(case)
-            except UiccError as error:
+            except (UiccError, KeyboardInterrupt) as error:
                 return error
             runs.append(run)
             advance()
@@ -215,7 +221,7 @@ def _keys(result: Success) -> list[tuple[str, str]]:
     return [(name.upper(), getattr(result, name).reveal().hex().upper()) for name in ("res", "ck", "ik")]
 
 
-def _show(console: Console, title: str, runs: Sequence[Run], stopped: UiccError | None, *, show_keys: bool) -> None:
+def _show(console: Console, title: str, runs: Sequence[Run], stopped: str | None, *, show_keys: bool) -> None:
     console.print(cell(title, "bold"))
     if len(runs) <= len(CASES):
         for run in runs:

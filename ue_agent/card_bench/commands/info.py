@@ -208,5 +208,7 @@ def pin_words(pin: PinState) -> str:
     else:
         state = "enabled" + (", open now" if pin.verified else "")
     tries = f", {tries_left(pin.tries)}" if pin.tries else ""
-    puk = f"; PUK {tries_left(pin.unblock_tries)}" if pin.unblock_tries is not None else ""
+    puk = {None: "", 0: "; PUK blocked, or none"}.get(pin.unblock_tries)
+    if puk is None:
+        puk = f"; PUK {tries_left(pin.unblock_tries or 0)}"
     return f"{state}{tries}{puk} (reference {pin.reference:02X})"

@@ -139,7 +139,7 @@ def _rows(place: _Place) -> list[tuple[str, str]]:
             rows.append(("IMSI", "behind the PIN"))
         rows += [("operator", operator(info))] if operator(info) else []
         rows += [("has", ", ".join(a.name for a in info.applications))] if info.applications else []
-    if place.atr is not None:
+    if place.atr:
         rows.append(("ATR", place.atr.hex(" ").upper()))
     return [*rows, ("use it", f'--card "{place.source}"')]
 

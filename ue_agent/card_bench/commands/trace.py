@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import stat
 import sys
 import textwrap
 from collections.abc import Callable
@@ -132,9 +133,7 @@ def _traced(work: Work) -> Callable[[argparse.Namespace], Outcome]:
             outcome = attempt(inner)
         else:
             try:
-                # Identities are in it: for its user alone.
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-                with os.fdopen(os.open(arguments.pcapng, flags, 0o600), "wb") as file:
+                with os.fdopen(_open_capture(arguments.pcapng), "wb") as file:
                     capture = Capture(file)
                     outcome = attempt(inner)
             except OSError as error:
@@ -150,6 +149,14 @@ def _traced(work: Work) -> Callable[[argparse.Namespace], Outcome]:
         return Outcome("trace", outcome.code, {"trace": trace, "result": outcome.as_json()}, show)
 
     return traced
+
+
+def _open_capture(path: Path) -> int:
+    """Open the file for its user alone, because identities are in it; a pipe to Wireshark will do as well."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def in_text(told: Told, milliseconds: float) -> str:

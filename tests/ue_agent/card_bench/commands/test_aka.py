@@ -16,6 +16,7 @@ from imskit.uicc.profile import CardProfile
 from imskit.uicc.uicc import Uicc
 from simulators.modem.engine.modem import Modem, Quirk
 from simulators.modem.io.port import ModemPort
+from ue_agent.card_bench.aka_runs import AkaBench
 
 AKA_DATA = Path(__file__).parents[3] / "imskit" / "aka"
 type Run = Callable[..., Any]
@@ -218,3 +219,20 @@ def test_keys_of_another_card(run: Run, software: Software, secret_file: Secretl
     other = secret_file("other.toml", f'k = "{OPC}"\nopc = "{K}"\n')
     shown = run("aka", "--keys", other, "--card", software(CARD))
     assert shown.code == 1 and "9862: incorrect MAC (is the key right?)" in shown.out
+
+
+def test_what_was_measured_before_an_interrupt_counts(
+    run: Run, software: Software, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = AkaBench.run
+    numbers = iter(range(100))
+
+    def interrupted(bench: AkaBench, case: Any) -> Any:
+        if next(numbers) == 9:
+            raise KeyboardInterrupt
+        return good(bench, case)
+
+    monkeypatch.setattr(AkaBench, "run", interrupted)
+    shown = run("aka", "--keys", keys, "--card", software(CARD), "--repeat", "1000", "--json")
+    assert (shown.code, shown.json["stopped"], shown.json["ok"]) == (130, "interrupted", False)
+    assert shown.json["statistics"][0]["runs"] == len(shown.json["runs"]) == 7, "two were for the numbers"
