@@ -13,6 +13,8 @@ UST_GBA, IST_GBA = 68, 2
 """Numbers of the service GBA in EF_UST and EF_IST."""
 USIM_GBA_FILES, ISIM_GBA_FILES = (0x6FD6, 0x6FDA), (0x6FD5, 0x6FD7)
 """File identifiers of EF_GBABP and EF_GBANL."""
+_UST_SPN = 19
+_SPN_SIZE = 16
 _GBABP_SIZE = 160
 _GBANL_SIZE = 240
 _TEXT_SIZE = 128
@@ -43,8 +45,9 @@ def _usim(profile: CardProfile) -> Directory:
     digits = profile.imsi
     imsi = _bcd(("9" if len(digits) % 2 else "1") + digits)
     administrative = bytes(3) + (bytes([profile.mnc_length]) if profile.mnc_length else b"")
-    services = {27} | ({UST_GBA} if profile.gba else set())
+    services = {27} | ({UST_GBA} if profile.gba else set()) | ({_UST_SPN} if profile.spn else set())
     gba = _gba_files(*USIM_GBA_FILES) if profile.gba else []
+    spn = [ElementaryFile(0x6F46, b"\x00" + profile.spn.encode().ljust(_SPN_SIZE, b"\xff"))] if profile.spn else []
     return Directory(
         aid=USIM_AID,
         files=[
@@ -52,6 +55,7 @@ def _usim(profile: CardProfile) -> Directory:
             ElementaryFile(0x6FAD, administrative, sfi=0x03),
             ElementaryFile(0x6F38, _services(services, 17), sfi=0x04, needs_pin=True),
             *gba,
+            *spn,
         ],
     )
 

@@ -48,6 +48,7 @@ class CardProfile(SubscriptionKeys):
     imsi: str = setting("EF_IMSI: 6 to 15 digits")
     mnc_length: int = setting("EF_AD: digits of the MNC, 2 or 3; 0 leaves it out of the file", 2)
     iccid: str = setting("EF_ICCID: 18 to 20 digits", "89001010000000000010")
+    spn: str = setting("EF_SPN: the operator's name, up to 16 ASCII characters; empty: no such file", "")
     pin: Secret[str] | None = setting("PIN1, 4 to 8 digits; without it the PIN is disabled", None)
     puk: Secret[str] | None = setting("PUK of PIN1, 8 digits; without it a blocked PIN stays blocked", None)
     pin_tries: int = setting("wrong PINs before it blocks, 0 for a blocked PIN", 3)
@@ -63,6 +64,10 @@ class CardProfile(SubscriptionKeys):
             (bool(_IMSI.fullmatch(self.imsi)), "imsi must have 6 to 15 digits"),
             (self.mnc_length in (0, 2, 3), "mnc_length must be 2 or 3, or 0"),
             (bool(_ICCID.fullmatch(self.iccid)), "iccid must have 18 to 20 digits"),
+            (
+                self.spn.isascii() and self.spn.isprintable() and len(self.spn) <= 16,
+                "spn has up to 16 ASCII characters",
+            ),
             (self.pin is None or bool(_PIN.fullmatch(self.pin.reveal())), "pin must have 4 to 8 digits"),
             (self.puk is None or bool(_PUK.fullmatch(self.puk.reveal())), "puk must have 8 digits"),
             (0 <= self.pin_tries <= 15, "pin_tries must be 0 to 15"),

@@ -126,3 +126,10 @@ def test_no_mnc_length() -> None:
 def test_no_sim_card() -> None:
     info = look(Altered(CARD, lambda c, _: b"\x6a\x82" if c[1] == 0xA4 else b"\x6d\0"))
     assert info.applications == [] and info.notes == ["no MF: 6A82"]
+
+
+def test_the_operators_name_on_the_card_comes_first() -> None:
+    """TS 31.102 clause 4.2.12."""
+    info = look(Altered('spn = "Lab Mobile"\n' + CARD), brief=True)
+    assert info.operator == "Lab Mobile"
+    assert look(Altered(CARD.replace("234150999999999", "001010000000001"))).operator == "test network"

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn as Bar
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from imskit.aka.vector import Success, SyncFailure
@@ -158,7 +156,9 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
     if total < 10 or not console.is_terminal:
         yield lambda: None
         return
-    columns = (TextColumn("runs"), Bar(), MofNCompleteColumn(), TimeRemainingColumn())
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("runs", total=total)
         yield lambda: progress.advance(task)

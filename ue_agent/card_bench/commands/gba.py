@@ -34,7 +34,6 @@ from ue_agent.card_bench.commands.common import (
 )
 from ue_agent.card_bench.commands.keys import KEY_FILE, add_key_options, lab_hss
 from ue_agent.card_bench.gba_runs import GbaBench, GbaRun
-from ue_agent.gba.client import BsfAddress, GbaClient, GbaError
 from ue_agent.uicc.application import ImsIdentities, Source
 
 _DESCRIPTION = """\
@@ -80,8 +79,8 @@ def work(arguments: argparse.Namespace) -> Outcome:
         source = card.source_of_aka(arguments.application)
         where = on_card(card)
         if hss is None:
-            address = _bsf(arguments.bsf, identities)
-            found = asyncio.run(_at_bsf(card, source, identities, address, arguments.naf))
+            host, port = _bsf(arguments.bsf, identities)
+            found = asyncio.run(_at_bsf(card, source, identities, host, port, arguments.naf))
         else:
             bench = GbaBench(card.session, source, hss, identities.impi, _name(identities))
             in_card = arguments.mode == "u" or (arguments.mode == "auto" and card.session.announces_gba(source))
@@ -102,9 +101,9 @@ def _name(identities: ImsIdentities) -> str:
     return bsf_from_ims_domain(identities.domain)
 
 
-def _bsf(url: str, identities: ImsIdentities) -> BsfAddress:
+def _bsf(url: str, identities: ImsIdentities) -> tuple[str, int]:
     if url == "auto":
-        return BsfAddress(_name(identities))
+        return _name(identities), 80
     parts = urlsplit(url if "//" in url else f"//{url}")
     try:
         port = parts.port
@@ -112,7 +111,7 @@ def _bsf(url: str, identities: ImsIdentities) -> BsfAddress:
         port = -1
     if parts.scheme not in ("", "http") or not parts.hostname or port == -1 or parts.path not in ("", "/"):
         raise UsageError("--bsf is http://HOST[:PORT], as Ub runs on plain HTTP; or auto")
-    return BsfAddress(parts.hostname, port or 80)
+    return parts.hostname, port or 80
 
 
 class _Card:
@@ -135,9 +134,15 @@ class _Card:
         return None  # the bench bootstraps anew each time
 
 
-async def _at_bsf(card: Opened, source: Source, identities: ImsIdentities, address: BsfAddress, server: str) -> GbaRun:
+async def _at_bsf(card: Opened, source: Source, identities: ImsIdentities, host: str, port: int, server: str) -> GbaRun:
+    from ue_agent.gba.client import (  # takes a while, and the other commands need no HTTP
+        BsfAddress,
+        GbaClient,
+        GbaError,
+    )
+
     loop = asyncio.get_running_loop()
-    client = GbaClient(_Card(card, source), identities.impi, address, UA_HTTP_DIGEST)
+    client = GbaClient(_Card(card, source), identities.impi, BsfAddress(host, port), UA_HTTP_DIGEST)
     start = loop.time()
     try:
         run = await client.bootstrap()
@@ -145,7 +150,7 @@ async def _at_bsf(card: Opened, source: Source, identities: ImsIdentities, addre
         credential = await client.credential(server)
     except GbaError as error:
         return GbaRun(False, None, None, False, str(error), False, 1000 * (loop.time() - start), 0.0)
-    text = f"bootstrapped with {address.name}"
+    text = f"bootstrapped with {host}"
     times = 1000 * (bootstrapped - start), 1000 * (loop.time() - bootstrapped)
     key = Secret(base64.b64decode(credential.password.reveal()))
     return GbaRun(run.in_card, run, key, True, text, False, *times)
