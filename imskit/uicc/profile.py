@@ -26,6 +26,7 @@ from imskit.secrets import Secret
 _IMSI = re.compile(r"[0-9]{6,15}")
 _ICCID = re.compile(r"[0-9]{18,20}")
 _PIN = re.compile(r"[0-9]{4,8}")
+_SPN = re.compile(r"[ -~]{0,16}")
 _PUK = re.compile(r"[0-9]{8}")
 _REAL_ATR = "3b9f96801f878031e073fe211b674a4c753034054ba9"  # a sysmoISIM-SJA2: T=0 only
 

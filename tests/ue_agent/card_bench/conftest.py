@@ -18,6 +18,8 @@ from imskit.uicc.profile import CardProfile
 from imskit.uicc.uicc import Uicc
 from simulators.card.pcscd import PrivatePcscd, missing, use_in_this_process
 from simulators.card.server import SmartCard, VirtualCard
+from simulators.modem.engine.modem import Modem, Quirk
+from simulators.modem.io.port import ModemPort
 
 K, OPC = "fec86ba6eb707ed08905757b1bb44b8f", "1006020f0a478bf6b699f15c062e42b3"  # TS 35.208 set 3
 TUAK_K, TOPC = "ab" * 16, "cd" * 32
@@ -148,3 +150,27 @@ def reader() -> Iterator[Reader]:
             yield reader
         finally:
             reader.close()
+
+
+@pytest.fixture
+def modem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Plug an emulated modem in; its event loop runs in a thread of its own."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    ports: list[ModemPort] = []
+
+    def plug(card: Uicc, quirks: list[Quirk]) -> str:
+        async def open_port() -> ModemPort:
+            return await ModemPort(Modem(card, quirks)).__aenter__()
+
+        ports.append(asyncio.run_coroutine_threadsafe(open_port(), loop).result(5))
+        return f"modem:{ports[-1].device}"
+
+    yield plug
+    for port in ports:
+        asyncio.run_coroutine_threadsafe(port.__aexit__(None, None, None), loop).result(5)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(5)
+    loop.close()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,7 @@ import pytest
 from imskit.config.model import parse
 from imskit.uicc.profile import CardProfile
 from imskit.uicc.uicc import Uicc
-from simulators.modem.engine.modem import Modem, Quirk
-from simulators.modem.io.port import ModemPort
+from simulators.modem.engine.modem import Quirk
 from ue_agent.card_bench.aka_runs import AkaBench
 
 AKA_DATA = Path(__file__).parents[3] / "imskit" / "aka"
@@ -81,30 +78,6 @@ def test_the_three_cases_through_pcscd(run: Run, reader: Any, secret_file: Secre
         assert re.search(r"SQN_MS  0000000000[0-9A-F]{2}: SEQ \d+, IND \d+", table.out)
         assert "the card does as it should" in table.out
         assert max(map(len, table.out.splitlines())) <= 80
-
-
-@pytest.fixture
-def modem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Plug an emulated modem in; its event loop runs in a thread of its own."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    ports: list[ModemPort] = []
-
-    def plug(card: Uicc, quirks: list[Quirk]) -> str:
-        async def open_port() -> ModemPort:
-            return await ModemPort(Modem(card, quirks)).__aenter__()
-
-        ports.append(asyncio.run_coroutine_threadsafe(open_port(), loop).result(5))
-        return f"modem:{ports[-1].device}"
-
-    yield plug
-    for port in ports:
-        asyncio.run_coroutine_threadsafe(port.__aexit__(None, None, None), loop).result(5)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(5)
-    loop.close()
 
 
 @pytest.mark.parametrize("quirks", [[], [Quirk.NO_CCHO, Quirk.HIDES_61XX], [Quirk.KEEPS_ECHO, Quirk.LITERAL_CLA]])

@@ -86,3 +86,15 @@ def test_modems_are_named_and_not_asked(reader: Any, run: Callable[..., Any], mo
         "not asked; --modems does",
     )
     assert "\x1b" not in run("list").out, "what a device calls itself does not steer the terminal"
+
+
+def test_modems_are_asked_on_demand(
+    reader: Any, modem: Callable[..., str], run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X-CARDLAB: what is in which modem; one that does not answer is named with its error."""
+    plugged = Path(modem(card(spn="Lab Mobile"), []).removeprefix("modem:"))
+    ports = (ModemPort(plugged, "emulated"), ModemPort(Path("/dev/null"), "no modem"))
+    monkeypatch.setattr(inventory, "modem_ports", lambda: ports)
+    asked = run("list", "--modems", "--json").json["places"][2:]
+    assert (asked[0]["imsi"], asked[0]["operator"], asked[0]["kind"]) == ("001010000000001", "Lab Mobile", "modem")
+    assert asked[1]["imsi"] is None and asked[1]["text"]
