@@ -48,11 +48,6 @@ def judge(response: Response, protection: Protection) -> Refusal:
     return Refusal(text, delay, final, not final and delay is None and status in _ELSEWHERE)
 
 
-def without_outbound(response: Response) -> bool:
-    """Tell whether the registrar wants the REGISTER without RFC 5626: the first hop does not know it (439)."""
-    return response.status == 439
-
-
 def _is_about_agreement(response: Response) -> bool:
     return response.status == 494 or SEC_AGREE in _tags(response, "Require")
 

@@ -11,15 +11,14 @@ import logging
 from collections import deque
 from dataclasses import replace
 
-from imskit.aka.vector import AkaResult, MacFailure, Success, SyncFailure
 from imskit.engine import Tick, Tokens
 from imskit.ims.binding import Binding, Bindings
 from imskit.ims.gm_path import GmPath
 from imskit.ims.p_cscf_list import PCscfList, RetryPolicy
 from imskit.ims.profile import UeProfile
 from imskit.ims.reginfo import RegContact
-from imskit.ims.register_failure import judge, without_outbound
-from imskit.ims.register_login import BadChallenge, RegisterLogin
+from imskit.ims.register_exchange import Failure, RegisterExchange
+from imskit.ims.register_failure import judge
 from imskit.ims.register_response import Granted, granted, keep_alive_seconds, usable_gruu
 from imskit.ims.registration_attempt import SECONDS, Attempt, Step
 from imskit.ims.registration_events import (
@@ -50,7 +49,7 @@ from imskit.ims.registration_events import (
     Stop,
 )
 from imskit.ims.registration_notice import read
-from imskit.ims.security_agreement import NoAgreement, Protection, choose, client_values
+from imskit.ims.security_agreement import Protection
 from imskit.ims.security_sets import InUse, SecuritySets
 from imskit.secrets import Identity
 from imskit.sip.wire.errors import SipParseError
@@ -89,10 +88,6 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-INVALID_CHALLENGES = 3
-"""The third consecutive invalid challenge ends the attempt (TS 34.229-1 case 9.1)."""
-MAXIMUM_CHALLENGES = 6
-"""Challenges in a row, valid or not, that are answered within one attempt."""
 DEREGISTER_SECONDS = 4.0
 """How long a de-registration is waited for when the UE goes off."""
 KEEP_ALIVE_SECONDS = 25.0
@@ -114,7 +109,6 @@ class Registration:
     ) -> None:
         self._profile = profile
         self._policy = profile.security
-        self._tokens = tokens
         self._retry = retry or RetryPolicy()
         self._outputs: deque[Output] = deque()
         self.status = RegistrationStatus()
@@ -122,11 +116,8 @@ class Registration:
         self._proxies = PCscfList(profile.p_cscfs, self._retry, tokens)
         self._sets = SecuritySets(tokens, self._outputs.append, in_use)
         self._bindings = Bindings(profile, tokens)
-        self._login = RegisterLogin(profile, tokens)
-        self._attempt: Attempt | None = None
+        self._exchange = RegisterExchange(profile, tokens, self._sets, self._proxies, self._outputs.append)
         self._wanted = False
-        self._outbound = self._policy.protection is Protection.TLS
-        """Whether RFC 5626 is asked for: behind TLS the UE is reached over its own connection only."""
         self._install_failed = False
         """The last thing that failed was an installation: once it is tried again at once, with other SPIs."""
         self._keep_alive: KeepAlive | None = None
@@ -148,22 +139,22 @@ class Registration:
             case RegisterOutcome():
                 self._outcome(event, now)
             case CardAnswer(result, rand):
-                if self._in(Step.CARD) and rand in (None, self._login.rand):
-                    self._card(result, now)
+                if self._exchange.at(Step.CARD) and rand in (None, self._exchange.login.rand):
+                    self._unless(self._exchange.answered(result, now), now)
             case CardFailed(reason, rand):
-                if self._in(Step.CARD) and rand in (None, self._login.rand):
+                if self._exchange.at(Step.CARD) and rand in (None, self._exchange.login.rand):
                     self._failed(now, reason)
             case SecurityReserved():
-                if self._sets.reserved(event) and self._in(Step.RESERVATION):
-                    self._send(now)
+                if self._sets.reserved(event) and self._exchange.at(Step.RESERVATION):
+                    self._exchange.send(now)
             case SecurityInstalled():
-                if self._sets.installed(event) and self._in(Step.INSTALLATION):
-                    self._send(now)
+                if self._sets.installed(event) and self._exchange.at(Step.INSTALLATION):
+                    self._exchange.send(now)
             case SecurityFailed(_, reason):
                 if self._sets.failed(event):
                     self._no_security(reason, now)
             case PCscfsFound(targets, reason):
-                if self._in(Step.DISCOVERY):
+                if self._exchange.at(Step.DISCOVERY):
                     self._found(targets, reason, now)
             case Heard(local_port, remote):
                 self._sets.heard(local_port, remote, now)
@@ -198,14 +189,15 @@ class Registration:
 
         While a registration begins anew, what is left of calls still uses the way of the one before.
         """
-        return self._sets.current or self._sets.leaving or self._clear()
+        return self._sets.current or self._sets.leaving or self._exchange.clear()
 
     def carries(self, flow: Flow) -> bool:
         """Tell whether what comes over ``flow`` comes inside a security association."""
         return self._sets.carries(flow.local[1], flow.remote)
 
-    def _in(self, step: Step) -> bool:
-        return self._attempt is not None and self._attempt.step is step
+    @property
+    def _attempt(self) -> Attempt | None:
+        return self._exchange.attempt
 
     @property
     def _leaving(self) -> bool:
@@ -275,80 +267,39 @@ class Registration:
 
         The associations of the one before stay until it stands: calls may still end over them.
         """
-        if self._in(Step.RESPONSE):
+        if self._exchange.at(Step.RESPONSE):
             return  # no new registration before the answer to this one (TS 24.229 5.1.1.2.1)
         self._sets.retire()
-        self._login.forget()
+        self._exchange.login.forget()
         self._retry_at = None
         self._say(State.REGISTERING, reason)
         self._begin(Attempt(self._bindings.renew(), initial=True, expires=self._profile.expires), now)
 
     def _begin(self, attempt: Attempt, now: float) -> None:
-        self._attempt = attempt
+        self._exchange.attempt = attempt
         if attempt.initial and not self._profile.p_cscfs and self._proxies.fresh_round:
-            self._enter(Step.DISCOVERY, now)
+            self._exchange.enter(Step.DISCOVERY, now)
             self._outputs.append(FindPCscfs())
         else:
-            self._prepare(now)
-
-    def _enter(self, step: Step, now: float) -> None:
-        assert self._attempt is not None
-        self._attempt.step, self._attempt.until = step, now + SECONDS[step]
+            self._exchange.prepare(now)
 
     def _found(self, targets: tuple[Target, ...], reason: str, now: float) -> None:
         if targets:
             self._proxies.replace(targets)
             self._set(replace(self.status, p_cscf=self._proxies.current))
-            self._prepare(now)
+            self._exchange.prepare(now)
         else:
             self._failed(now, reason or "no P-CSCF was found")
-
-    def _prepare(self, now: float, authorization: str | None = None) -> None:
-        """Send the next REGISTER, with fresh ports and SPIs if there is to be an agreement."""
-        assert self._attempt is not None
-        self._attempt.authorization = authorization
-        if self._policy.ipsec:
-            self._enter(Step.RESERVATION, now)
-            self._sets.reserve()
-        else:
-            self._send(now)
 
     def _no_security(self, reason: str, now: float) -> None:
         """Ports, SPIs or associations could not be had; an SPI that was taken meanwhile is worth a second try."""
         text = f"no security association with the P-CSCF: {reason}"
-        if self._in(Step.INSTALLATION) and not self._install_failed and not self._leaving:
+        if self._exchange.at(Step.INSTALLATION) and not self._install_failed and not self._leaving:
             _log.warning("%s; trying again with other values", text)
             self._install_failed = True
             self._again(now, f"registering again: {text}")
         else:
             self._failed(now, text)
-
-    def _clear(self) -> GmPath | None:
-        """The way without an agreement: where every initial registration begins."""
-        target = self._proxies.current
-        return GmPath(target, self._profile.local) if target is not None else None
-
-    def _send(self, now: float) -> None:
-        attempt, ports = self._attempt, self._sets.ports
-        assert attempt is not None
-        path = self._sets.new or self._sets.current or self._clear()
-        assert path is not None, "no attempt begins before a P-CSCF is known"
-        if ports is not None:
-            attempt.client = client_values(self._policy, ports)
-        request = attempt.binding.register(
-            self._profile,
-            path,
-            expires=attempt.expires,
-            authorization=attempt.authorization or self._login.authorization(),
-            security_client=attempt.client,
-            outbound=self._outbound,
-        )
-        attempt.path = path
-        attempt.key = f"register-{attempt.binding.cseq}-{self._tokens(8)}"
-        self._enter(Step.RESPONSE, now)
-        if self.status.state is State.DEREGISTERING:
-            attempt.until = None
-        self._outputs.append(SendRegister(attempt.key, request, path.hop, path.sent_by(keep=True)))
 
     # ---- going off ----------------------------------------------------------------------------------------------
 
@@ -375,7 +326,7 @@ class Registration:
         self._begin(Attempt(self._bindings.next_to_leave(), initial=False, expires=0), now)
 
     def _off(self, now: float, reason: str) -> None:
-        self._attempt = None
+        self._exchange.attempt = None
         self._sets.clear()
         self._bindings.renew()
         self._retry_at = self._off_at = None
@@ -397,20 +348,17 @@ class Registration:
         elif response.success:
             self._accepted(attempt, response, now)
         elif response.status == 401:
-            self._challenged(attempt, response, now)
-        elif response.status == 423:
-            self._too_brief(attempt, response, now)
-        elif without_outbound(response) and self._outbound:
-            self._outbound = False
-            self._prepare(now)
-        else:
+            self._unless(self._exchange.challenged(response, now), now)
+        elif response.status == 423 and self._exchange.lengthen(response, now):
+            pass
+        elif not self._exchange.give_up_outbound(response, now):
             self._refused(attempt, response, now)
 
     def _silence(self, attempt: Attempt, reason: str, now: float) -> None:
         """No answer at all: associations that it was sent over are dead, and with them the registration (5.1.1.4.1)."""
         if attempt.path is not None and attempt.path.agreed and not attempt.initial and not self._leaving:
             _log.warning("%s; the security associations are taken for dead", reason)
-            self._attempt = None
+            self._exchange.attempt = None
             self._sets.clear()
             self._again(now, f"registering again: {reason}")
         else:
@@ -423,7 +371,7 @@ class Registration:
                 self._sets.confirm(now + DEREGISTER_SECONDS)
             self._deregister(now)
         elif response.status == 401 and not attempt.expires:
-            self._challenged(attempt, response, now)
+            self._unless(self._exchange.challenged(response, now), now)
         elif attempt.binding is not self._bindings.primary and not attempt.expires:
             attempt.binding.expires_at = None
             self._deregister(now)
@@ -447,7 +395,7 @@ class Registration:
         if grant.seconds <= 0:
             self._failed(now, "the core's 200 to REGISTER does not hold this device's contact")
             return
-        self._attempt = None
+        self._exchange.attempt = None
         self._install_failed = False
         self._not_before = 0.0
         binding.accepted(grant.seconds, named or (binding.impu,), now)
@@ -492,81 +440,7 @@ class Registration:
             self._keep_alive = wanted
             self._outputs.append(wanted or KeepAlive(None))
 
-    # ---- challenges -----------------------------------------------------------------------------------------------
-
-    def _challenged(self, attempt: Attempt, response: Response, now: float) -> None:
-        attempt.challenges += 1
-        if attempt.challenges > MAXIMUM_CHALLENGES:
-            self._failed(now, "the core goes on challenging: it does not accept the card's answers")
-            return
-        if self._sets.new is not None:
-            # What the card answered over the new set was not taken: that set is void, the chain begins once more.
-            self._sets.abandon()
-            if attempt.initial:
-                self._login.forget()
-            self._prepare(now)
-            return
-        try:
-            question = self._login.read(response)
-            if self._sets.ports is not None:
-                attempt.choice = choose(response, self._policy, self._sets.ports)
-        except BadChallenge as error:
-            self._failed(now, str(error))
-            return
-        except NoAgreement as error:
-            self._failed(now, str(error), elsewhere=True)
-            return
-        self._enter(Step.CARD, now)
-        self._outputs.append(question)
-
-    def _card(self, result: AkaResult, now: float) -> None:
-        attempt = self._attempt
-        assert attempt is not None
-        try:
-            if isinstance(result, Success):
-                self._valid(attempt, result, now)
-            else:
-                self._invalid(attempt, result, now)
-        except SipParseError as error:
-            self._failed(now, f"the core's challenge cannot be answered: {error}")
-
-    def _valid(self, attempt: Attempt, run: Success, now: float) -> None:
-        attempt.invalid = 0
-        attempt.authorization = self._login.succeed(run)
-        path, choice, ports = attempt.path, attempt.choice, self._sets.ports
-        if ports is None or path is None or choice is None:
-            self._send(now)
-        elif (peer := attempt.peer()) is None:
-            self._failed(now, f"the IP address of {self._proxies.name} is not known", elsewhere=True)
-        else:
-            self._enter(Step.INSTALLATION, now)
-            agreement = choice.agreement(path.hop, self._profile.local[0], peer, ports, run)
-            self._sets.install(agreement, choice.verify, now)
-
-    def _invalid(self, attempt: Attempt, verdict: SyncFailure | MacFailure, now: float) -> None:
-        """Tell the core what is wrong with its challenge, with a new Security-Client (TS 24.229 clause 5.1.1.5.3)."""
-        wrong_mac = isinstance(verdict, MacFailure)
-        attempt.invalid += 1
-        if attempt.invalid >= INVALID_CHALLENGES:
-            kind = "does not belong to this card's network" if wrong_mac else "is out of sequence"
-            self._failed(now, f"gave up: {INVALID_CHALLENGES} challenges in a row were invalid; the last one {kind}")
-            return
-        _log.info("the card does not accept the network's MAC" if wrong_mac else "the card asks to resynchronise")
-        self._prepare(now, self._login.refuse(verdict))
-
     # ---- failures -------------------------------------------------------------------------------------------------
-
-    def _too_brief(self, attempt: Attempt, response: Response, now: float) -> None:
-        try:
-            minimum = response.min_expires
-        except SipParseError:
-            minimum = None
-        if minimum is None or minimum <= attempt.expires or attempt.raised:
-            self._refused(attempt, response, now)
-            return
-        attempt.expires, attempt.raised = minimum, True
-        self._sets.abandon()
-        self._prepare(now)
 
     def _refused(self, attempt: Attempt, response: Response, now: float) -> None:
         refusal = judge(response, self._policy.protection)
@@ -578,17 +452,21 @@ class Registration:
         elif attempt.initial:
             self._failed(now, refusal.text, delay, elsewhere=refusal.elsewhere)
         elif delay is not None and ends is not None and now + delay < ends:
-            self._attempt = None
+            self._exchange.attempt = None
             self._sets.abandon()
             attempt.binding.due_at = now + delay
         else:
             # 5.1.1.4.1: the old registration may be gone; begin anew at once, and back off if that fails too.
-            self._attempt = None
+            self._exchange.attempt = None
             self._again(now, f"registering again: {refusal.text}")
+
+    def _unless(self, failure: Failure | None, now: float) -> None:
+        if failure is not None:
+            self._failed(now, failure.reason, elsewhere=failure.elsewhere)
 
     def _failed(self, now: float, reason: str, delay: float | None = None, *, elsewhere: bool = False) -> None:
         """The attempt is over: try the next P-CSCF where that may help, else wait (RFC 5626 section 4.5)."""
-        attempt, self._attempt = self._attempt, None
+        attempt, self._exchange.attempt = self._exchange.attempt, None
         if self._leaving:
             self._off(now, "switched off")
         elif attempt is not None and attempt.binding is not self._bindings.primary and not elsewhere:
@@ -623,7 +501,7 @@ class Registration:
     def _notified(self, event: RegistrationInfo, now: float) -> None:
         """Obey the network's word on our contact (TS 24.229 clauses 5.1.1.5.1 and 5.1.1.7)."""
         path, primary = self.path, self._bindings.primary
-        if self.status.state is not State.REGISTERED or self._in(Step.RESPONSE) or path is None:
+        if self.status.state is not State.REGISTERED or self._exchange.at(Step.RESPONSE) or path is None:
             return
         notice = read(event.document, path.contact_uri(), self.status.associated, primary.impu)
         if notice.ended is not None:
@@ -646,7 +524,7 @@ class Registration:
             self._set(status)
 
     def _ended(self, contact: RegContact, now: float) -> None:
-        self._attempt = None  # whatever was being refreshed is gone
+        self._exchange.attempt = None  # whatever was being refreshed is gone
         if contact.event in ("deactivated", "expired"):
             self._again(now, "the network asked to register again")
         elif contact.event == "probation":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imskit.ims.register_failure import judge, without_outbound
+from imskit.ims.register_failure import judge
 from imskit.ims.security_agreement import Protection
 from imskit.sip.wire.message import Response
 
@@ -54,8 +54,3 @@ def test_words_for_who_set_the_device_up() -> None:
         assert "IPsec" in judge(demanding, Protection.TLS).text
         assert not judge(demanding, Protection.IPSEC).final
     assert not judge(response(421, ("Require", "foo")), Protection.OFF).final
-
-
-def test_439_is_about_outbound() -> None:
-    assert without_outbound(response(439))
-    assert not without_outbound(response(430))
