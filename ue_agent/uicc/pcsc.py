@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 scard: Any = _scard  # untyped
 _WAIT_MS = 1000
 _RETRY_SECONDS = 1.0
+_HELD_SECONDS = 15.0
 _COUNTER_SHIFT = 16  # pcsc-lite counts insertions and removals in the upper half of a state
 
 _NO_DAEMON = {
@@ -76,9 +78,18 @@ class PcscBackend:
         context = _establish()
         try:
             reader = self._with_card(context)
-            result, card, protocol = scard.SCardConnect(context, reader, scard.SCARD_SHARE_SHARED, _protocols())
+        except BaseException:
+            scard.SCardReleaseContext(context)
+            raise
+        result, card, protocol = _limited(
+            lambda: scard.SCardConnect(context, reader, scard.SCARD_SHARE_SHARED, _protocols()),
+            too_late=lambda _: scard.SCardReleaseContext(context),
+        )
+        try:
             if result in _REMOVED:
                 raise NoCardError(f"no card in reader {reader}")
+            if result == scard.SCARD_E_SHARING_VIOLATION:
+                raise CardUnresponsiveError(f"another program has the card in reader {reader} for itself")
             _check(result, f"the card in reader {reader} does not answer; is it inserted the right way?")
         except BaseException:
             scard.SCardReleaseContext(context)
@@ -170,10 +181,10 @@ class _PcscTransport:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        result = scard.SCardBeginTransaction(self._card)
+        result = self._begin()
         if result == scard.SCARD_W_RESET_CARD:  # by another program: take note and go on
             self._reconnect(scard.SCARD_LEAVE_CARD)
-            result = scard.SCardBeginTransaction(self._card)
+            result = self._begin()
         _check(result, "the card is held by another program")
         try:
             yield
@@ -184,8 +195,33 @@ class _PcscTransport:
         self._reconnect(scard.SCARD_RESET_CARD)
 
     def close(self) -> None:
-        scard.SCardDisconnect(self._card, scard.SCARD_LEAVE_CARD)
-        scard.SCardReleaseContext(self._context)
+        def give_back() -> None:
+            scard.SCardDisconnect(self._card, scard.SCARD_LEAVE_CARD)
+            scard.SCardReleaseContext(self._context)
+
+        with contextlib.suppress(CardUnresponsiveError):
+            _limited(give_back)
+
+    def _begin(self) -> int:
+        """SCardBeginTransaction, which waits without limit for a program that holds the card, and cannot be cancelled.
+
+        To take its context away from it ends it.
+        """
+        too_long = threading.Event()
+
+        def give_up() -> None:
+            too_long.set()
+            scard.SCardReleaseContext(self._context)
+
+        timer = threading.Timer(_HELD_SECONDS, give_up)
+        timer.start()
+        try:
+            result = scard.SCardBeginTransaction(self._card)
+        finally:
+            timer.cancel()
+        if too_long.is_set():
+            raise _held_too_long()
+        return int(result)
 
     def _check_presence(self) -> None:
         """Raise ``CardRemovedError`` if the card is gone, which the daemon may notice later than the broken command."""
@@ -196,13 +232,46 @@ class _PcscTransport:
                 _check(scard.SCARD_W_REMOVED_CARD, "")
 
     def _reconnect(self, disposition: int) -> None:
-        result, protocol = scard.SCardReconnect(self._card, scard.SCARD_SHARE_SHARED, _protocols(), disposition)
+        result, protocol = _limited(
+            lambda: scard.SCardReconnect(self._card, scard.SCARD_SHARE_SHARED, _protocols(), disposition)
+        )
         _check(result, "the card does not answer after a reset")
         self._set_protocol(protocol)
 
     def _set_protocol(self, protocol: int) -> None:
         self.t0 = protocol == scard.SCARD_PROTOCOL_T0
         self._pci = scard.SCARD_PCI_T0 if self.t0 else scard.SCARD_PCI_T1
+
+
+def _limited[T](call: Callable[[], T], too_late: Callable[[T], object] = lambda _: None) -> T:
+    """Make a call for which pcscd waits without limit until other programs have ended their transactions.
+
+    After ``_HELD_SECONDS`` it is left alone in its thread, and ``too_late`` tidies up when it comes back.
+    """
+    results: queue.SimpleQueue[T] = queue.SimpleQueue()
+    guard, given_up = threading.Lock(), threading.Event()
+
+    def run() -> None:
+        result = call()
+        with guard:
+            if not given_up.is_set():
+                results.put(result)
+                return
+        too_late(result)
+
+    threading.Thread(target=run, name="uicc-pcsc", daemon=True).start()
+    try:
+        return results.get(timeout=_HELD_SECONDS)
+    except queue.Empty:
+        with guard:
+            if results.empty():
+                given_up.set()
+                raise _held_too_long() from None
+        return results.get()
+
+
+def _held_too_long() -> CardUnresponsiveError:
+    return CardUnresponsiveError(f"another program has held the card for more than {_HELD_SECONDS:g} s")
 
 
 def _protocols() -> int:

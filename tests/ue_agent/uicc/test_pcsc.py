@@ -12,13 +12,16 @@ from imskit.secrets import Secret
 from imskit.uicc.uicc import Uicc
 from simulators.card.pcscd import PrivatePcscd, missing, use_in_this_process
 from simulators.card.server import CardPulled, VirtualCard
+from ue_agent.uicc import pcsc
 from ue_agent.uicc.card import CardSpec, UiccCard
 from ue_agent.uicc.errors import (
     CardRemovedError,
+    CardUnresponsiveError,
     NoCardError,
     NoDaemonError,
     NoReaderError,
     PinBlockedError,
+    UiccError,
     WrongCardError,
 )
 from ue_agent.uicc.inventory import Reader, readers
@@ -160,6 +163,85 @@ async def test_two_programs_share_a_card(
             assert found == [before] * 10
             vector = make_vector()
             assert isinstance(await other.authenticate(vector.rand, vector.autn), Success)
+        vector = make_vector()
+        assert isinstance(await card.authenticate(vector.rand, vector.autn), Success)
+
+
+@pytest.mark.parametrize("exclusive", [True, False], ids=["for itself", "in a transaction"])
+async def test_another_program_holds_the_card_and_lets_go(
+    pcscd: PrivatePcscd,
+    card: UiccCard,
+    make_card: MakeCard,
+    make_vector: MakeVector,
+    monkeypatch: pytest.MonkeyPatch,
+    exclusive: bool,
+) -> None:
+    monkeypatch.setattr(pcsc, "_HELD_SECONDS", 0.3)
+    scard = pcsc.scard
+    async with VirtualCard(make_card(), pcscd.ports[0]):
+        await card.wait_inserted()
+        result, context = scard.SCardEstablishContext(scard.SCARD_SCOPE_SYSTEM)
+        assert result == 0
+        mode = scard.SCARD_SHARE_EXCLUSIVE if exclusive else scard.SCARD_SHARE_SHARED
+        # In a thread: the card is served by this loop.
+        result, held, _ = await asyncio.to_thread(scard.SCardConnect, context, FIRST, mode, scard.SCARD_PROTOCOL_T0)
+        assert result == 0
+        try:
+            if not exclusive:
+                assert await asyncio.to_thread(scard.SCardBeginTransaction, held) == 0
+            with pytest.raises(CardUnresponsiveError, match="another program has"):
+                await card.identities()
+        finally:
+            await asyncio.to_thread(scard.SCardReleaseContext, context)
+        before = await card.identities()
+        vector = make_vector()
+        assert isinstance(await card.authenticate(vector.rand, vector.autn), Success)
+        if not exclusive:  # once more, between two commands of a session that is there
+            result, context = scard.SCardEstablishContext(scard.SCARD_SCOPE_SYSTEM)
+            _, held, _ = await asyncio.to_thread(scard.SCardConnect, context, FIRST, mode, scard.SCARD_PROTOCOL_T0)
+            assert await asyncio.to_thread(scard.SCardBeginTransaction, held) == 0
+            with pytest.raises(CardUnresponsiveError, match=r"held the card for more than 0\.3 s"):
+                await card.authenticate(vector.rand, vector.autn)
+            await asyncio.to_thread(scard.SCardReleaseContext, context)
+            assert await card.identities() == before
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "message"),
+    [
+        ("SCARD_E_READER_UNAVAILABLE", CardRemovedError, "pulled out"),
+        ("SCARD_E_UNKNOWN_READER", CardRemovedError, "pulled out"),
+        ("SCARD_W_REMOVED_CARD", CardRemovedError, "pulled out"),
+        ("SCARD_W_UNRESPONSIVE_CARD", CardUnresponsiveError, "does not answer"),
+        ("SCARD_W_UNPOWERED_CARD", CardUnresponsiveError, "does not answer"),
+        ("SCARD_E_NO_SERVICE", NoDaemonError, "pcscd"),
+        ("SCARD_F_COMM_ERROR", NoDaemonError, "pcscd"),
+        ("SCARD_W_SECURITY_VIOLATION", NoDaemonError, "polkit"),
+    ],
+)
+async def test_faults_of_the_reader_in_the_middle_of_authenticate(
+    pcscd: PrivatePcscd,
+    card: UiccCard,
+    make_card: MakeCard,
+    make_vector: MakeVector,
+    monkeypatch: pytest.MonkeyPatch,
+    result: str,
+    error: type[UiccError],
+    message: str,
+) -> None:
+    """An unplugged reader and its like, which vpcd cannot be made to be: what PC/SC would say is put in its mouth."""
+    async with VirtualCard(make_card(), pcscd.ports[0]):
+        await card.wait_inserted()
+        await card.identities()
+        transmit = pcsc.scard.SCardTransmit
+
+        def broken(handle: int, protocol: object, apdu: list[int]) -> tuple[int, list[int]]:
+            return (getattr(pcsc.scard, result), []) if apdu[1] == 0x88 else transmit(handle, protocol, apdu)
+
+        monkeypatch.setattr(pcsc.scard, "SCardTransmit", broken)
+        with pytest.raises(error, match=message):
+            await card.authenticate(bytes(16), bytes(16))
+        monkeypatch.undo()
         vector = make_vector()
         assert isinstance(await card.authenticate(vector.rand, vector.autn), Success)
 
