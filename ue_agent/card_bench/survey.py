@@ -170,7 +170,10 @@ def _application(channel: CardChannel, found: ApplicationInfo, *, brief: bool) -
         values(_EF_SPN, lambda: [decode_spn(read_file(channel, _EF_SPN))], expected=False)
     if brief:
         return
-    found.pin = pin_state(channel, answer.data)
+    try:
+        found.pin = pin_state(channel, answer.data)
+    except CardDataError as error:
+        found.notes.append(str(error))
     table_file = files.EF_IST if kind == "ISIM" else EF_UST
     table = read.one(table_file, lambda: read_file(channel, table_file))
     found.services = None if table is None else announced(kind, table)

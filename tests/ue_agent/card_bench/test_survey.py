@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imskit.config.model import parse
 from imskit.uicc.profile import CardProfile
 from imskit.uicc.uicc import Uicc
 from ue_agent.card_bench.survey import CardInfo, survey
 from ue_agent.uicc.apdu import CardChannel
+from ue_agent.uicc.errors import UiccError
 from ue_agent.uicc.in_process import InProcessReader
 
 CARD = """
@@ -133,3 +136,47 @@ def test_the_operators_name_on_the_card_comes_first() -> None:
     info = look(Altered('spn = "Lab Mobile"\n' + CARD), brief=True)
     assert info.operator == "Lab Mobile"
     assert look(Altered(CARD.replace("234150999999999", "001010000000001"))).operator == "test network"
+
+
+class Hostile:
+    """Answers whatever it likes."""
+
+    def __init__(self, answers: list[bytes]) -> None:
+        self.answers = answers
+        self.number = 0
+
+    def reset(self) -> None: ...
+
+    def transmit(self, apdu: bytes) -> bytes:
+        self.number += 1
+        return self.answers[self.number % len(self.answers)]
+
+
+PIECES = st.sampled_from(
+    [
+        *(b"\x90\0", b"\x61\x10", b"\x6c\x05", b"\x6a\x82", b"\x69\x82", b"\x63\xc2", b"\x62\x83", b"\x91\x10"),
+        bytes.fromhex("61094F07A00000008710029000"),
+        bytes.fromhex("61094F07A00000008710049000"),
+        bytes.fromhex("620582054221000502 9000"),
+        bytes.fromhex("62178202412180020009 C60990018083010183010A9000"),
+        bytes.fromhex("800501 0A2D0001 9000"),
+        bytes.fromhex("10" + "11" * 16 + "0341404203FFFFFF 9000"),
+    ]
+)
+
+
+@given(st.lists(st.one_of(PIECES, st.binary(min_size=2, max_size=40)), min_size=1, max_size=12), st.booleans())
+def test_whatever_the_card_answers(answers: list[bytes], brief: bool) -> None:
+    """Only this package's errors escape, and there is an end."""
+    card = Hostile(answers)
+    try:
+        survey(CardChannel(InProcessReader(card).connect()), brief=brief)
+    except UiccError:
+        pass
+    assert card.number < 200_000
+
+
+@pytest.mark.parametrize("position", range(1, 60))
+def test_every_file_cut_off(position: int) -> None:
+    """Each answer cut at each octet: what cannot be read is noted."""
+    look(Altered(CARD + ISIM, lambda _, answer: answer[:-2][:position] + answer[-2:]))
