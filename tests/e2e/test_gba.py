@@ -72,7 +72,11 @@ async def test_a_bsf_that_was_started_anew(lab: Lab) -> None:
 
 
 async def test_no_bsf(lab: Lab) -> None:
-    """An agent that has no key yet says which server it cannot reach."""
+    """The card remembers its key over a new start of the agent; the portal says that it cannot have its own.
+
+    (An agent that has no key names the server: ``tests/interop/test_gba.py::test_a_bsf_that_is_not_there``.)
+    """
+    runs = len(steps(lab, "agent", "gba"))
     await lab.stop_one("agent")
     await lab.start_agent()
     await card_read(lab)
@@ -81,6 +85,7 @@ async def test_no_bsf(lab: Lab) -> None:
         page = await browser.new_page()
         response = await page.goto(PORTAL_URL)
         assert response is not None
-        assert response.status == 502
+        assert response.status == 503
         text = await page.inner_text("body")
-    assert "bsf.ims.mnc001.mcc001.pub.3gppnetwork.org" in text
+    assert "The log-in keys cannot be had" in text
+    assert len(steps(lab, "agent", "gba")) == runs, "no new run was tried"

@@ -83,9 +83,7 @@ class Stage:
         self.evil_port = 443
 
     async def start(self, *, sqn: int = 0, enabled: bool = True, **card: Any) -> None:
-        await self.start_core()
-        await self.start_bsf()
-        await self.start_portal()
+        await asyncio.gather(self.start_core(), self.start_bsf(), self.start_portal())
         isim = IsimProfile(IMPI, DOMAIN, [f"sip:+15550100@{DOMAIN}"])
         keys: dict[str, Any] = {name: Secret(v) if name in ("k", "opc") else v for name, v in self.keys.items()}
         profile = {"isim": isim, "gba": self.gba_u, "sqn": [sqn] if sqn else [], **keys, **card}
