@@ -134,7 +134,7 @@ class Agent:
         secret: Secret[str] = Secret(secrets.token_urlsafe(32))
         origin = f"https://{config.operator.portal}"
         media = CallMedia(rmf, self._peers, self._events)
-        self._sif = Sif(media, self._ims.handle, origin, secret, self._events)
+        self._sif = Sif(media, self._ims.handle, origin, secret, self._events, config.ims.message_centre)
         with _named("SIF"):
             sif_address = await self._sif.start()
             self._exit.push_async_callback(self._sif.stop)

@@ -82,6 +82,11 @@ class CallMedia:
         if call in self._calls:
             self._calls[call][0].answered()
 
+    def press(self, call: str, key: str, seconds: float) -> None:
+        """See ``MediaSide``."""
+        if call in self._calls:
+            self._calls[call][0].press(key, seconds)
+
     def close(self, call: str) -> None:
         """See ``MediaSide``."""
         opened, addresses = self._calls.pop(call, (None, ()))

@@ -85,6 +85,9 @@ class ImsConfig:
     p_cscf: list[str] = setting(
         "P-CSCFs, HOST[:PORT]; empty: what the card or the home network's DNS names", factory=list
     )
+    message_centre: str = setting(
+        "identity of the short message centre, such as tel:+15550999; empty: texts go as SIP MESSAGE", ""
+    )
     transport: str = setting("transport towards the P-CSCF, UDP or TCP; with security = tls always TLS", "UDP")
     security: Literal["ipsec", "tls", "off"] = setting(
         "how Gm is protected: ipsec as a phone does it, tls (AKAv2-SHA-256), off for labs", "ipsec"

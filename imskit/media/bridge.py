@@ -24,6 +24,7 @@ from imskit.media.transcoder import Frame, Transcoder, TranscoderStats
 from imskit.rtp.errors import RtpError
 from imskit.rtp.jitter import Lost, ReorderBuffer
 from imskit.rtp.packet import RtpPacket
+from imskit.rtp.telephone_event import event_of
 from imskit.sdp.negotiation import AgreedCodec, LegMedia, MediaPlan
 from imskit.tasks import spawn
 
@@ -120,6 +121,7 @@ class _Direction:
         self._stats = TranscoderStats()
 
         come_event, go_event = come.telephone_event, go.telephone_event
+        self._go_event = go_event
         relayed = {
             number: self._go.send_payload_type
             for number, codec in self._codecs.items()
@@ -301,6 +303,19 @@ class _Direction:
             return floor
         return position
 
+    def press(self, event: int, seconds: float) -> None:
+        """Play a telephone event out of this direction; ``ValueError`` if the other side takes none."""
+        if self._go_event is None:
+            raise ValueError("the other side takes no telephone events")
+        if self._dtmf is None:
+            # Relayed until now: played beside the sound, on its clock (RFC 4733 section 2.5.1.2).
+            clock = self._go_event.clock_rate
+            self._event_type = self._go_event.send_payload_type
+            self._dtmf = DtmfConverter(
+                clock, clock, position=self._position, send=self._send_event, finished=self._event_played
+            )
+        self._dtmf.press(event, seconds)
+
     def _send_event(self, timestamp: int, payload: bytes, marker: bool) -> None:
         self._plane.inject(self._target, self._event_type, timestamp, payload, marker=marker)
 
@@ -407,6 +422,16 @@ class Bridge:
     def stats(self) -> tuple[DirectionStats, DirectionStats] | None:
         """Return the directions page to IMS and IMS to page; ``None`` before the first plan."""
         return None if self._directions is None else (self._directions[0].stats(), self._directions[1].stats())
+
+    def press(self, key: str, seconds: float) -> None:
+        """Play a DTMF key towards IMS; ``ValueError`` for what is no key, or if IMS takes none."""
+        try:
+            event = event_of(key)
+        except RtpError as error:
+            raise ValueError(str(error)) from None
+        if self._directions is None:
+            raise ValueError("the call has no media yet")
+        self._directions[0].press(event, seconds)
 
     def close(self) -> None:
         """End both directions; the legs stay."""

@@ -63,6 +63,12 @@ class DtmfConverter:
             return
         self._take(changes)
 
+    def press(self, event: int, seconds: float) -> None:
+        """Play an event that came in no packet."""
+        self.events += 1
+        self._sender.press(event, duration=seconds)
+        self._take([])
+
     def source_changed(self, in_clock: int) -> None:
         """Forget the events of a source that another has replaced."""
         self._receiver = TelephoneEventReceiver(in_clock)

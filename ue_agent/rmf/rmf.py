@@ -157,6 +157,10 @@ class Call:
         """The call was answered: the page has to be connected soon."""
         self._web.connect_within(ANSWERED_SECONDS)
 
+    def press(self, key: str, seconds: float) -> None:
+        """Play a DTMF key towards IMS; ``ValueError`` for what is no key, or if IMS takes none."""
+        self._bridge.press(key, seconds)
+
     def keep_alive(self, on: bool) -> None:
         """Keep a NAT binding towards IMS (TS 24.229 K.5.2.1), or no longer."""
         plan = self._bridge.plan

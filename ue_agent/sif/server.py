@@ -42,6 +42,7 @@ from ue_agent.sif.engine.events import (
     Output,
     PageGone,
     PageOffered,
+    PressKey,
     Service,
     Shutdown,
     Step,
@@ -54,7 +55,7 @@ from ue_agent.wwpf.handover import SECRET_HEADER, is_genuine
 
 _log = logging.getLogger(__name__)
 
-_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "UPDATE")
+_METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "UPDATE", "REFER", "NOTIFY", "MESSAGE")
 
 
 class MediaSide(Protocol):
@@ -74,6 +75,9 @@ class MediaSide(Protocol):
     def answered(self, call: str) -> None:
         """The call stands: the page has to be connected soon."""
 
+    def press(self, call: str, key: str, seconds: float) -> None:
+        """Play a DTMF key towards IMS; `ValueError` if it takes none."""
+
     def close(self, call: str) -> None:
         """Release all."""
 
@@ -88,13 +92,15 @@ class Sif:
         origin: str,
         secret: Secret[str],
         events: EventLog,
+        message_centre: str = "",
     ) -> None:
+        """``message_centre`` as in `Gateway`."""
         self._media = media
         self._to_ims = to_ims
         self._origin = origin
         self._secret = secret
         self._events = events
-        self._gateway = Gateway()
+        self._gateway = Gateway(_token, message_centre)
         profile = page.Profile(
             contact="<sip:sif@sif.invalid;transport=ws>",
             allow=(*_METHODS, "REGISTER"),
@@ -197,6 +203,11 @@ class Sif:
             case MediaAnswered(call):
                 with self._media_guard(call):
                     self._media.answered(call)
+            case PressKey(call, key, seconds):
+                try:
+                    self._media.press(call, key, seconds)
+                except ValueError as error:
+                    _log.info("call %s: a key is not played: %s", call, error)
             case CloseMedia(call):
                 self._media.close(call)
             case Step(call, name, codec):

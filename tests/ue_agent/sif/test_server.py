@@ -127,6 +127,8 @@ async def answer(socket: ClientConnection) -> Response:
     async with asyncio.timeout(5):
         while True:
             data = await socket.recv()
+            if not data.strip():
+                continue  # the answer to a keep-alive (RFC 7118 section 6)
             message = parse_message(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
             if isinstance(message, Response) and message.status >= 200:
                 return message
@@ -175,7 +177,7 @@ async def test_a_page_that_closes_is_forgotten(bench: Bench) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("method", ["MESSAGE", "SUBSCRIBE", "REFER", "PUBLISH", "NOTIFY", "PRACK"])
+@pytest.mark.parametrize("method", ["SUBSCRIBE", "PUBLISH", "PRACK"])
 async def test_methods_that_are_not_offered(bench: Bench, method: str) -> None:
     async with await bench.connect() as socket:
         await bench.register(socket)

@@ -14,7 +14,7 @@ EMERGENCY_NUMBERS = frozenset({"112", "911"})
 """Emergency numbers of every network (TS 22.101 clause 10.1.1)."""
 _NUMBER = re.compile(r"\+?[0-9*#]{1,40}")
 _VISUAL = str.maketrans("", "", "-.() ")
-_PAGE_ONLY = ("transport", "maddr", "ttl", "method", "lr")
+_PAGE_ONLY = ("transport", "maddr", "ttl", "method", "lr", "referral")
 """URI parameters that say how the page's message travels, and nothing of whom it calls."""
 _NOBODY = "anonymous.invalid"
 

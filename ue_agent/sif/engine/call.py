@@ -24,6 +24,7 @@ from imskit.sdp.ims_side import ImsEndpoint
 from imskit.sdp.negotiation import LegMedia, next_offer
 from imskit.sdp.web_side import WebEndpoint
 from imskit.sip.engine import user_agent as page
+from imskit.sip.engine.dialog import DialogId
 from imskit.sip.wire.flow import Flow
 from imskit.sip.wire.message import Message
 from ue_agent.sif.engine.events import (
@@ -96,6 +97,8 @@ class GatewayCall(ABC):
         """That page."""
         self.answered = False
         """Whether the call has been answered."""
+        self.page_dialog: DialogId | None = None
+        """The dialog with the page."""
         self.outputs: deque[Output] = deque()
         self._page = Side.IDLE
         self._ims = Side.IDLE
@@ -204,6 +207,9 @@ class GatewayCall(ABC):
 
     def from_page(self, output: page.Output) -> None:
         """Take in what the page's side says of this call."""
+        match output:
+            case page.Answered(_, dialog):
+                self.page_dialog = dialog
         match output:
             case page.Ended(_, cause, message):
                 self._page_over(cause, message)

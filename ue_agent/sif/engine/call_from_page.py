@@ -11,6 +11,7 @@ from imskit.sip.wire.message import Message
 from ue_agent.sif.engine.addresses import is_emergency, target
 from ue_agent.sif.engine.call import GatewayCall, Side
 from ue_agent.sif.engine.events import ToIms, ToPage
+from ue_agent.sif.engine.transfers import Referral
 from ue_agent.sif.engine.words import Fields, reason, reason_of, refusal_for_page
 
 _NO_EMERGENCY = "emergency calls cannot be made from this page: use the device's own dialler"
@@ -20,12 +21,24 @@ _PRIVACY = frozenset({"id", "user", "header"})
 class CallFromPage(GatewayCall):
     """See the module's text."""
 
-    def __init__(self, name: str, incoming: page.IncomingCall, instance: str, domain: str) -> None:
-        """``domain`` is the home domain.  Raises `SipParseError` if the INVITE cannot be read."""
+    def __init__(
+        self,
+        name: str,
+        incoming: page.IncomingCall,
+        instance: str,
+        domain: str,
+        referral: Referral | None = None,
+    ) -> None:
+        """``domain`` is the home domain; ``referral`` is what the call carries out.
+
+        Raises `SipParseError` if the INVITE cannot be read.
+        """
         super().__init__(name, incoming.call, name)
+        self.page_dialog = incoming.dialog
+        self._referral = referral
         self.flow, self.instance = incoming.flow, instance
         uri = incoming.request.request_uri
-        self._target = target(uri, domain)
+        self._target = target(uri, domain) if referral is None else referral.target
         self._anonymous = _wants_privacy(incoming.request)
         self._offer: SessionDescription | None = None
         self._early_shown = False
@@ -52,7 +65,13 @@ class CallFromPage(GatewayCall):
         assert self._ims_endpoint is not None
         self._ims_local = interworking.ims_offer(self._offer, self._ims_endpoint)
         self._ims = Side.UP
-        dial = ims.Dial(self.ims_call, self._target, self._ims_local.encode(), anonymous=self._anonymous)
+        dial = ims.Dial(
+            self.ims_call,
+            self._target,
+            self._ims_local.encode(),
+            anonymous=self._anonymous,
+            referral=self._referral.name if self._referral is not None else "",
+        )
         self.outputs.append(ToIms(dial))
         self._step("ims-invite")
 

@@ -23,8 +23,10 @@ MAXIMUM_TRIES = 4
 class CallToPage(GatewayCall):
     """See the module's text.  The gateway finds a page when there is need of one (`wants_page`)."""
 
-    def __init__(self, name: str, incoming: ims.IncomingCall, domain: str) -> None:
+    def __init__(self, name: str, incoming: ims.IncomingCall, domain: str, replaces: GatewayCall | None = None) -> None:
+        """``replaces`` is the call that this one takes over."""
         super().__init__(name, name, incoming.call)
+        self.replaces = replaces
         self._incoming = incoming
         self._domain = domain
         self._ims = Side.UP
@@ -95,9 +97,24 @@ class CallToPage(GatewayCall):
         self._step("page-invite")
         caller = caller_for_page(self._incoming.caller, self._domain)
         call = page.Call(
-            self.page_call, contact, str(caller), f"<{identity}>", self._web_local.encode(), hop=flow, route=()
+            self.page_call,
+            contact,
+            str(caller),
+            f"<{identity}>",
+            self._web_local.encode(),
+            self._takes_over(),
+            hop=flow,
+            route=(),
         )
         self.outputs.append(ToPage(call))
+
+    def _takes_over(self) -> Fields:
+        """Say which call of the page's the new one replaces (RFC 3891)."""
+        dialog = self.replaces.page_dialog if self.replaces is not None else None
+        if dialog is None:
+            return ()
+        value = f"{dialog.call_id};to-tag={dialog.remote_tag};from-tag={dialog.local_tag}"
+        return (("Replaces", value),)  # a page that does not know it rings as for any call
 
     def _page_says(self, output: page.Output) -> None:
         match output:

@@ -134,6 +134,15 @@ class MediaAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class PressKey:
+    """Play a DTMF key towards IMS (RFC 4733): the page has said it in INFO."""
+
+    call: str
+    key: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class CloseMedia:
     """Release a call's media."""
 
@@ -157,4 +166,6 @@ class DropPage:
     reason: str
 
 
-type Output = ToPage | ToIms | OpenMedia | PageOffered | ApplyMedia | MediaAnswered | CloseMedia | Step | DropPage
+type Output = (
+    ToPage | ToIms | OpenMedia | PageOffered | ApplyMedia | MediaAnswered | PressKey | CloseMedia | Step | DropPage
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 
-from imskit.engine import Tick
+from imskit.engine import Tick, Tokens
 from imskit.ims import events as ims
 from imskit.sip.engine import user_agent as page
 from imskit.sip.wire.errors import SipParseError
@@ -24,6 +24,7 @@ from ue_agent.sif.engine.events import (
     MediaOpened,
     Output,
     PageGone,
+    PressKey,
     Service,
     Shutdown,
     ToIms,
@@ -31,6 +32,9 @@ from ue_agent.sif.engine.events import (
     WebRenewed,
 )
 from ue_agent.sif.engine.pages import Page, Pages
+from ue_agent.sif.engine.texts import Texts
+from ue_agent.sif.engine.tones import DTMF_RELAY, read_dtmf
+from ue_agent.sif.engine.transfers import Transfers
 from ue_agent.sif.engine.words import Fields, warning
 
 _log = logging.getLogger(__name__)
@@ -50,9 +54,12 @@ pause before its next attempt.
 class Gateway:
     """The engine; see `ue_agent.sif.engine.events` and `imskit.engine`."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: Tokens, message_centre: str = "") -> None:
+        """``message_centre`` is the identity that short messages go to; empty: texts go as SIP MESSAGE."""
         self._outputs: deque[Output] = deque()
         self._pages = Pages(self._outputs.append, self._busy)
+        self._transfers = Transfers(self._outputs.append, lambda: self._calls.values(), tokens)
+        self._texts = Texts(self._outputs.append, tokens, message_centre)
         self._calls: dict[str, GatewayCall] = {}
         self._by_page: dict[str, GatewayCall] = {}
         self._by_ims: dict[str, GatewayCall] = {}
@@ -85,6 +92,7 @@ class Gateway:
                 self._domain = home_domain(identities) or self._domain
                 for known in self._pages.set_service(status, identities, now):
                     self._moved(known)
+                    self._texts.registered(known, self._domain)
             case PageGone(flow):
                 self._page_gone(flow, now)
             case Shutdown(reason):
@@ -125,6 +133,7 @@ class Gateway:
                 del self._calls[machine.name]
                 del self._by_page[machine.page_call]
                 del self._by_ims[machine.ims_call]
+                self._transfers.call_over(machine.ims_call)
                 self._patience.pop(machine.name, None)
 
     def _media(self, event: MediaOpened | MediaFailed | WebRenewed) -> None:
@@ -199,6 +208,8 @@ class Gateway:
                 machine = self._by_page.get(getattr(command, "call", ""))
                 if machine is not None:
                     machine.page_refused(command, refusal, text)
+            case page.ResponseReceived(key, response):
+                self._transfers.answered(key, response)
             case page.Challenged(challenge):
                 self._to_page(page.Decline(challenge))
             case _:
@@ -217,7 +228,8 @@ class Gateway:
             self._to_page(page.Reject(call, 486, None, warning("too many calls")))
         else:
             try:
-                machine = CallFromPage(self._name("out"), incoming, known.instance, self._domain)
+                referral = self._transfers.claimed(incoming.request.request_uri)
+                machine = CallFromPage(self._name("out"), incoming, known.instance, self._domain, referral)
             except SipParseError as error:
                 self._to_page(page.Reject(call, error.status, error.reason))
             else:
@@ -231,21 +243,61 @@ class Gateway:
             registered = self._pages.register(request, message, flow, now)
             if registered is not None:
                 self._moved(registered)
+                self._texts.registered(registered, self._domain)
             return
-        if call is None or message.method not in ("INFO", "OPTIONS"):
+        machine = self._by_page.get(call or "")
+        try:
+            if self._served(request, message, flow, machine):
+                return
+        except SipParseError as error:
+            self._to_page(page.Respond(request, error.status, error.reason))
+            return
+        if call is None or message.method not in ("INFO", "OPTIONS", "NOTIFY"):
             status, fields = 501, warning(f"{message.method} is not offered to pages")
         elif "Info-Package" in message.headers:
             status, fields = 469, (("Recv-Info", ""),)  # RFC 6086 section 4.2.2: no package is taken
+        elif message.method == "NOTIFY":
+            self._transfers.reported(message, machine)
         elif message.body:
-            words = warning("send tones as telephone events (RFC 4733), not in INFO")
-            status, fields = 415, (("Accept", "application/sdp"), *words)
+            status, fields = 415, (("Accept", DTMF_RELAY),)
         self._to_page(page.Respond(request, status, None, fields))
+
+    def _served(self, request: str, message: Request, flow: Flow, machine: GatewayCall | None) -> bool:
+        """Do what a request asks for: a transfer, a text, a key; False if it asks for none of these."""
+        if message.method == "MESSAGE" and self._pages.at(flow) is not None:
+            self._texts.from_page(request, message, self._domain)
+            return True
+        if machine is None:
+            return False
+        if message.method == "REFER":
+            self._transfers.from_page(request, message, machine, self._domain)
+            return True
+        kind = message.content_type
+        if message.method == "INFO" and kind is not None and kind.essence == DTMF_RELAY:
+            key, seconds = read_dtmf(message.body)
+            self._outputs.append(PressKey(machine.name, key, seconds))
+            self._to_page(page.Respond(request, 200))
+            return True
+        return False
 
     # ---- IMS --------------------------------------------------------------------------------------------------------
 
     def _from_ims(self, output: ims.Output, now: float) -> None:
         if isinstance(output, ims.IncomingCall):
             self._ims_calls(output, now)
+            return
+        if isinstance(output, ims.MessageReceived):
+            self._texts.from_ims(output, self._pages.all, self._domain)
+            return
+        if isinstance(output, ims.MessageSent):
+            self._texts.sent(output)
+            return
+        if isinstance(output, ims.ReferralReceived | ims.ReferralProgress):
+            about = self._by_ims.get(output.call)
+            if isinstance(output, ims.ReferralProgress):
+                self._transfers.progress(output, about)
+            else:
+                self._transfers.from_ims(output, about, self._domain)
             return
         machine = self._by_ims.get(getattr(output, "call", None) or "")
         if machine is not None:
@@ -260,4 +312,5 @@ class Gateway:
         elif len(self._calls) >= MAXIMUM_CALLS:
             self._outputs.append(ToIms(ims.Reject(incoming.call, 486)))
         else:
-            self._add(CallToPage(self._name("in"), incoming, self._domain))
+            replaced = self._by_ims.get(incoming.replaces)
+            self._add(CallToPage(self._name("in"), incoming, self._domain, replaced))

@@ -89,6 +89,11 @@ class Pages:
         """Return the page of a WebSocket."""
         return next((known for known in self._known if known.flow == flow), None)
 
+    @property
+    def all(self) -> list[Page]:
+        """Every page that is registered."""
+        return list(self._known)
+
     def newest(self, but: list[Flow]) -> Page | None:
         """Return the page opened last, which is the one in use, apart from those of ``but``."""
         return next((known for known in reversed(self._known) if known.flow not in but), None)

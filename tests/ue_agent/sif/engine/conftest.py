@@ -20,6 +20,7 @@ from imskit.sdp.web_side import WebEndpoint
 from imskit.secrets import Identity
 from imskit.sip.engine import user_agent as page
 from imskit.sip.engine.dialog import DialogId
+from imskit.sip.memory_network import counter
 from imskit.sip.wire.flow import Flow
 from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.message import Request, Response, response_to
@@ -62,7 +63,7 @@ class Desk:
     """See the module's text; every method returns nothing, `outputs` holds what the gateway has said since `take`."""
 
     def __init__(self) -> None:
-        self.gateway = Gateway()
+        self.gateway = Gateway(counter("g"))
         self.now = 100.0
         self.outputs: list[Any] = []
         self.numbers = itertools.count(1)

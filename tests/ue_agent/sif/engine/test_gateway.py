@@ -756,7 +756,9 @@ def test_a_page_that_answers_on_hold_is_told_to_ims(desk: Any) -> None:
         ("INFO", {}, b"", 200),
         ("INFO", {}, b"Signal=5", 415),
         ("INFO", {"Info-Package": "x"}, b"y", 469),
-        ("MESSAGE", {}, b"hello", 501),
+        ("MESSAGE", {}, b"hello", 415),
+        ("NOTIFY", {}, b"", 200),
+        ("PUBLISH", {}, b"hello", 501),
     ],
 )
 def test_requests_within_a_call(desk: Any, method: str, fields: dict[str, str], body: bytes, status: int) -> None:
