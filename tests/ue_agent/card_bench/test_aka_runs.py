@@ -14,8 +14,9 @@ from imskit.uicc.uicc import Uicc
 from ue_agent.card_bench.aka_runs import CASES, AkaBench, Stopwatch, percentile
 from ue_agent.card_bench.lab_hss import LabHss, LabKeys
 from ue_agent.card_bench.observe import Exchange, ObservedTransport
-from ue_agent.uicc.application import Pin, UiccSession
+from ue_agent.uicc.application import UiccSession
 from ue_agent.uicc.in_process import InProcessReader
+from ue_agent.uicc.pin import Pin
 
 K = Secret("465b5ce8b199b49faa5f0a2ee238a6bc")
 OPC = Secret("cd63cb71954a9f4e48a5994e37a02baf")

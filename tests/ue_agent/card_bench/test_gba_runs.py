@@ -14,8 +14,9 @@ from imskit.uicc.profile import CardProfile, IsimProfile
 from imskit.uicc.uicc import Uicc
 from ue_agent.card_bench.gba_runs import GbaBench
 from ue_agent.card_bench.lab_hss import LabHss, LabKeys
-from ue_agent.uicc.application import Pin, Source, UiccSession
+from ue_agent.uicc.application import Source, UiccSession
 from ue_agent.uicc.in_process import InProcessReader
+from ue_agent.uicc.pin import Pin
 
 K = Secret("465b5ce8b199b49faa5f0a2ee238a6bc")
 OPC = Secret("cd63cb71954a9f4e48a5994e37a02baf")

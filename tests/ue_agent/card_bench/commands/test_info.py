@@ -121,3 +121,18 @@ def test_files_that_others_may_read(run: Run, software: Software, tmp_path: Path
     assert shown.code == 2 and f"chmod 600 {pin}" in shown.err
     empty = run("info", "--card", software(LOCKED), "--pin-file", "-", stdin="")
     assert empty.code == 2 and "its first line is empty" in empty.err
+
+
+def test_a_card_that_is_upside_down(run: Run, reader: Any) -> None:
+    """pcscd sees something and no sensible answer to reset."""
+    from imskit.config.model import parse
+    from imskit.uicc.profile import CardProfile
+    from imskit.uicc.uicc import Uicc
+
+    card = Uicc(parse(CardProfile, CARD))
+    card.atr = b"\0\0"
+    reader.insert(card)
+    shown = run("info")
+    assert shown.code == 3 and "does not answer; is it inserted the right way?" in shown.err
+    assert "-> turn the card over" in shown.err
+    assert "does not answer" in run("list").out
