@@ -25,8 +25,9 @@ from imskit.uicc.uicc import Uicc
 from ue_agent.card_bench.aka_runs import AkaBench, Stopwatch, Timing, percentile
 from ue_agent.card_bench.lab_hss import LabHss, LabKeys
 from ue_agent.card_bench.observe import ObservedTransport
-from ue_agent.uicc.application import Pin, UiccSession
+from ue_agent.uicc.application import UiccSession
 from ue_agent.uicc.in_process import InProcessReader
+from ue_agent.uicc.pin import Pin
 from ue_agent.uicc.spec import open_backend, parse_spec
 from ue_agent.uicc.transport import CardTransport
 

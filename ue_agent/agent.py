@@ -127,7 +127,9 @@ class Agent:
             ims_dscp=config.ims.dscp_media,
         )
         self._exit.push_async_callback(rmf.close)
-        self._card = await UiccCard.open(CardSpec(config.card.reader, config.card.pin))
+        self._card = await UiccCard.open(
+            CardSpec(config.card.reader, config.card.pin), pin_memory=config.state / "refused-pins.json"
+        )
         self._exit.push_async_callback(self._card.close)
         self._ims = ImsClient(config.ims, self._card, config.state, self._events, self._from_ims, self._ims_changed)
         self._gba = GbaService(config.gba, self._card, [config.operator.portal], self._events.emit)

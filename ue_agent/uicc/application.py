@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from imskit.aka.errors import AkaError
@@ -38,6 +38,7 @@ from ue_agent.uicc.errors import (
     WrongCardError,
 )
 from ue_agent.uicc.files import Ef, FileInfo
+from ue_agent.uicc.pin import Pin
 from ue_agent.uicc.reading import read_file, read_records
 from ue_agent.uicc.transport import CardTransport
 
@@ -72,15 +73,6 @@ class ImsIdentities:
     """From the USIM, where there is one."""
     webrtc_uris: tuple[str, ...] = ()
     """Addresses of the operator's WWSF, from the ISIM."""
-
-
-@dataclass
-class Pin:
-    """The configured PIN and where it did not fit, so that a wrong one costs one try only."""
-
-    value: Secret[str] | None = None
-    refused_by: set[str | None] = field(default_factory=set)
-    """ICCIDs."""
 
 
 class UiccSession:
@@ -386,12 +378,12 @@ class UiccSession:
             raise PinRequiredError(f"the card wants its PIN ({tries} tries left) and none is configured")
         if tries == 1:
             raise PinLastTryError("one PIN try is left, which is not risked; enter the right PIN in a phone first")
-        if self._iccid in self._pin.refused_by:
+        if self._pin.was_refused_by(self._iccid):
             raise PinRequiredError(f"the configured PIN is wrong ({tries} tries left); it is not sent again")
         answer = self._channel.send(verify_pin(reference, pin.reveal()))
         sw = answer.sw
         if not answer.ok:
-            self._pin.refused_by.add(self._iccid)
+            self._pin.refuse(self._iccid)
             if sw & 0xFFF0 == 0x63C0:
                 raise PinRequiredError(f"the configured PIN is wrong; {sw & 0x0F} tries left ({sw:04X})")
             raise CardError(sw, meaning(sw), "VERIFY PIN")

@@ -12,12 +12,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from imskit.aka.gba import Bootstrapped, InCard
 from imskit.aka.vector import AkaResult
 from imskit.secrets import Identity, Secret
-from ue_agent.uicc.application import ImsIdentities, Pin, Source, UiccSession
+from ue_agent.uicc.application import ImsIdentities, Source, UiccSession
 from ue_agent.uicc.errors import (
     CardError,
     CardRemovedError,
@@ -26,6 +27,7 @@ from ue_agent.uicc.errors import (
     UiccError,
     WrongCardError,
 )
+from ue_agent.uicc.pin import Pin
 from ue_agent.uicc.spec import open_backend, parse_spec
 from ue_agent.uicc.transport import CardBackend, CardEvent, CardInserted
 
@@ -72,9 +74,9 @@ class CardEvents:
 class UiccCard:
     """See the module's text.  Made by ``open``, ended by ``close`` or ``async with``."""
 
-    def __init__(self, spec: CardSpec, backend: CardBackend) -> None:
+    def __init__(self, spec: CardSpec, backend: CardBackend, pin_memory: Path | None = None) -> None:
         self._backend = backend
-        self._pin = Pin(spec.pin)
+        self._pin = Pin(spec.pin, pin_memory)
         self._worker = ThreadPoolExecutor(1, "uicc")
         self._watcher: threading.Thread | None = None
         self._present = asyncio.Event()
@@ -88,13 +90,16 @@ class UiccCard:
         self._changed = threading.Event()
 
     @classmethod
-    async def open(cls, spec: CardSpec, backend: CardBackend | None = None) -> UiccCard:
+    async def open(
+        cls, spec: CardSpec, backend: CardBackend | None = None, *, pin_memory: Path | None = None
+    ) -> UiccCard:
         """Start watching the reader of ``spec``; returns when it is known whether a card is in.
 
         Neither a missing card nor a missing reader or daemon is an error here: ``identities`` says so.
         ``backend`` goes before ``spec.reader``; ``NoDaemonError`` if PC/SC is wanted and not installed at all.
+        ``pin_memory`` is the file that remembers which card has refused the PIN.
         """
-        card = cls(spec, backend or open_backend(parse_spec(spec.reader)))
+        card = cls(spec, backend or open_backend(parse_spec(spec.reader)), pin_memory)
         await card._start()
         return card
 

@@ -12,7 +12,7 @@ from imskit.aka.vector import AuthenticationVector, MacFailure, Success, SyncFai
 from imskit.secrets import Secret
 from imskit.uicc.profile import IsimProfile
 from imskit.uicc.uicc import Uicc
-from ue_agent.uicc.application import ImsIdentities, Pin, UiccSession
+from ue_agent.uicc.application import ImsIdentities, UiccSession
 from ue_agent.uicc.errors import (
     CardDataError,
     CardError,
@@ -22,6 +22,7 @@ from ue_agent.uicc.errors import (
     WrongCardError,
 )
 from ue_agent.uicc.in_process import InProcessReader
+from ue_agent.uicc.pin import Pin
 
 DOMAIN = "ims.mnc001.mcc001.3gppnetwork.org"
 type MakeCard = Callable[..., Uicc]

@@ -23,7 +23,7 @@ from imskit.secrets import Identity, Secret
 from imskit.uicc.personalise import ISIM_AID, USIM_AID
 from imskit.uicc.uicc import Uicc
 from ue_agent.uicc.apdu import Answer
-from ue_agent.uicc.application import Pin, Source, UiccSession
+from ue_agent.uicc.application import Source, UiccSession
 from ue_agent.uicc.errors import CardDataError, CardError, PinRequiredError
 from ue_agent.uicc.gba import (
     bootstrap_command,
@@ -34,6 +34,7 @@ from ue_agent.uicc.gba import (
     encode_parameters,
 )
 from ue_agent.uicc.in_process import InProcessReader
+from ue_agent.uicc.pin import Pin
 
 IMPI = "001010000000001@ims.mnc001.mcc001.3gppnetwork.org"
 NAF_ID = naf_id("portal.ims.example")

@@ -24,7 +24,8 @@ from imskit.secrets import Secret
 from ue_agent.card_bench.observe import Exchange, ObservedTransport, Observer
 from ue_agent.uicc import errors, inventory
 from ue_agent.uicc.apdu import CardChannel
-from ue_agent.uicc.application import Pin, Source, UiccSession
+from ue_agent.uicc.application import Source, UiccSession
+from ue_agent.uicc.pin import Pin
 from ue_agent.uicc.spec import PcscSource, SpecError, open_backend, parse_spec
 
 VERSION = 1
