@@ -65,12 +65,12 @@ class Calls:
 
     # ---- from the owner -------------------------------------------------------------------------------------------
 
-    def dial(self, event: Dial, impu: str, further: Fields, now: float) -> None:
+    def dial(self, event: Dial, impu: str, contact: str, further: Fields, now: float) -> None:
         """Make a call as ``impu``; ``further`` go into its INVITE.  ``ValueError`` if its name is in use."""
         if event.call in self._calls:
             raise ValueError(f"there is a call {event.call} already")
         headers = (*_call_headers(impu), *further)
-        machine = OutgoingCallMachine(event, impu, headers, preconditions=self._preconditions)
+        machine = OutgoingCallMachine(event, impu, contact, headers, preconditions=self._preconditions)
         self._calls[event.call] = machine
         self._silent[event.call] = now + SILENCE_SECONDS
         machine.start()

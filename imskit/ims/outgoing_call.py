@@ -33,10 +33,11 @@ _ANONYMOUS = '"Anonymous" <sip:anonymous@anonymous.invalid>'
 class OutgoingCallMachine(CallMachine):
     """A call that this UE makes (TS 24.229 clause 5.1.3)."""
 
-    def __init__(self, dial: Dial, impu: str, headers: Fields, *, preconditions: bool = True) -> None:
+    def __init__(self, dial: Dial, impu: str, contact: str, headers: Fields, *, preconditions: bool = True) -> None:
         super().__init__(dial.call, dial.reserved, peer=dial.target, preconditions=preconditions)
         self._dial = dial
         self._impu = impu
+        self._contact = contact
         self._headers = headers
         self._sdp = dial.sdp
         self._asked = dial.reserved
@@ -62,6 +63,7 @@ class OutgoingCallMachine(CallMachine):
                 f"<{self._dial.target}>",
                 offer,
                 (*self._headers, *((("Privacy", "id"),) if self._dial.anonymous else ()), *self._dial.headers),
+                contact=self._contact,
             )
         )
 

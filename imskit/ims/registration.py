@@ -90,6 +90,9 @@ _log = logging.getLogger(__name__)
 
 DEREGISTER_SECONDS = 4.0
 """How long a de-registration is waited for when the UE goes off."""
+SHORT_SECONDS = 10.0
+SHORT_REGISTRATIONS = 3
+"""After so many registrations in a row that the network has ended within that time the UE backs off."""
 KEEP_ALIVE_SECONDS = 25.0
 """Where the P-CSCF takes keep-alives but names no interval: within the 24 to 29 s of RFC 5626 section 4.4.2."""
 
@@ -118,6 +121,10 @@ class Registration:
         self._bindings = Bindings(profile, tokens)
         self._exchange = RegisterExchange(profile, tokens, self._sets, self._proxies, self._outputs.append)
         self._wanted = False
+        self._since = 0.0
+        """When the registration began."""
+        self._short_ones = 0
+        """Registrations in a row that the network ended at once with the word to register again."""
         self._install_failed = False
         """The last thing that failed was an installation: once it is tried again at once, with other SPIs."""
         self._keep_alive: KeepAlive | None = None
@@ -402,13 +409,15 @@ class Registration:
         self._sets.confirm(now + grant.seconds)
         self._proxies.succeeded()
         if binding is self._bindings.primary:
-            self._registered(grant, route)
+            self._registered(grant, route, now)
             self._keep_up(response)
         else:
             self._set(replace(self.status, associated=self._bindings.associated()))
         self._bindings.add_missing(now)
 
-    def _registered(self, grant: Granted, route: tuple[str, ...]) -> None:
+    def _registered(self, grant: Granted, route: tuple[str, ...], now: float) -> None:
+        if self.status.state is not State.REGISTERED:
+            self._since = now
         associated, pair = self._bindings.associated(), self._sets.pair
         tls = "TLS" if self._policy.protection is Protection.TLS else ""
         self._set(
@@ -525,7 +534,10 @@ class Registration:
 
     def _ended(self, contact: RegContact, now: float) -> None:
         self._exchange.attempt = None  # whatever was being refreshed is gone
-        if contact.event in ("deactivated", "expired"):
+        self._short_ones = self._short_ones + 1 if now - self._since < SHORT_SECONDS else 0
+        if contact.event in ("deactivated", "expired") and self._short_ones > SHORT_REGISTRATIONS:
+            self._failed(now, "the network ends each registration at once")
+        elif contact.event in ("deactivated", "expired"):
             self._again(now, "the network asked to register again")
         elif contact.event == "probation":
             self._failed(now, "the network asked to register again later", float(contact.retry_after or 0))

@@ -397,7 +397,8 @@ class ImsUe:
             reason = f"not registered with the IMS core: {self.status.reason}"
             self._outputs.append(Ended(event.call, None, reason, local=True))
             return
-        self._calls.dial(event, self._impu, self._services.dialled(event), self._now)
+        contact = self._contact(anonymous=event.anonymous)
+        self._calls.dial(event, self._impu, contact, self._services.dialled(event), self._now)
 
     def _incoming(self, incoming: ua.IncomingCall) -> None:
         if self._stopping:
@@ -440,9 +441,13 @@ class ImsUe:
             rules=tuple(rule for rule in (everywhere, agreed) if rule.fields),
         )
 
-    def _contact(self) -> str:
-        """Where dialogs reach this UE: its public GRUU, else its address (TS 24.229 clause 5.1.2A.1.1)."""
-        path, gruu = self._registration.path, self.status.public_gruu
+    def _contact(self, *, anonymous: bool = False) -> str:
+        """Where dialogs reach this UE: its public GRUU, else its address (TS 24.229 clause 5.1.2A.1.1).
+
+        What an anonymous call shows names nobody: the temporary GRUU, else the address.
+        """
+        path, status = self._registration.path, self.status
+        gruu = status.temporary_gruu if anonymous else status.public_gruu
         if path is None:
             path = GmPath(Target("UDP", self._profile.local), self._profile.local)
         return str(self._profile.call_contact(parse_uri(gruu) if gruu else path.contact_uri()))

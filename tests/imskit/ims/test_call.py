@@ -298,7 +298,7 @@ def invite(*fields: tuple[str, str]) -> Request:
 
 
 def test_a_report_that_comes_at_the_wrong_moment_is_made_later(sdp: Sdp, status_table: Table) -> None:
-    machine = OutgoingCallMachine(ims.Dial("c", "tel:1", sdp(), reserved=False), "sip:me", ())
+    machine = OutgoingCallMachine(ims.Dial("c", "tel:1", sdp(), reserved=False), "sip:me", "<sip:me>", ())
     machine.start()
     commands(machine)
     ok = response_to(invite(), 183, to_tag="t")

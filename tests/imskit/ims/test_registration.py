@@ -775,3 +775,23 @@ def test_refusals_that_lead_to_the_next_p_cscf(status: int) -> None:
     bench.handle(Start())
     bench.respond(status)
     assert bench.sent[-1].target == PROFILE.p_cscfs[1]
+
+
+def test_a_core_that_ends_each_registration_at_once_is_not_run_against() -> None:
+    bench = Bench()
+    gone = RegContact("sip:10.45.0.2:5060", "terminated", "deactivated")
+    bench.register()
+    for _ in range(3):
+        notice(bench, (str.__str__(PROFILE.impu), gone), full=True)
+        bench.challenge()
+        bench.card()
+        bench.accept()
+    notice(bench, (str.__str__(PROFILE.impu), gone), full=True)
+    assert bench.state is State.WAITING
+    assert 30 <= bench.wait() <= 60
+    bench.challenge()
+    bench.card()
+    bench.accept()
+    bench.now += 3600
+    notice(bench, (str.__str__(PROFILE.impu), gone), full=True)
+    assert bench.state is State.REGISTERING

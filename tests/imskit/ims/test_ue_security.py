@@ -269,6 +269,18 @@ def test_the_contact_of_calls_is_the_public_gruu() -> None:
     assert str(bench.agreement.ours.port_s) in (bench.request("REGISTER").headers.get("Contact") or "")
 
 
+def test_an_anonymous_call_does_not_show_the_public_gruu() -> None:
+    """The temporary one, or the address, names nobody (RFC 5627 section 3.1.2, TS 24.607)."""
+    temporary = f"sip:tgruu.7@{DOMAIN};gr"
+    for gruu, shown in ((f'{GRUU}";temp-gruu="{temporary}', temporary), (GRUU, f"sip:{UE}")):
+        bench = Bench(gruu=gruu)
+        bench.register()
+        bench.feed(ims.Dial("c", "tel:+15550200", SDP, anonymous=True))
+        contact = bench.request("INVITE").contacts
+        assert contact != "*"
+        assert str(contact[0].uri).startswith(shown)
+
+
 def test_10_1_503_to_the_subscription_waits_as_told() -> None:
     bench = Bench()
     bench.register()
