@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ class Media:
         self.plans: dict[str, MediaPlan] = {}
         self.offers: list[SessionDescription] = []
         self.answers: list[str] = []
+        self.keys: list[tuple[str, float]] = []
         self._count = 0
         self.failed: Callable[[str], None] = lambda _: None
 
@@ -166,6 +168,9 @@ class Media:
 
     def answered(self, call: str) -> None:
         self.answers.append(call)
+
+    def press(self, call: str, key: str, seconds: float) -> None:
+        self.keys.append((key, seconds))
 
     def close(self, call: str) -> None:
         self.open_calls.discard(call)
@@ -552,14 +557,31 @@ async def test_a_session_timer_of_the_page(desk: Desk) -> None:
 async def test_what_is_not_offered_is_refused(desk: Desk) -> None:
     page = await desk.registered_page()
     await desk.talk(page)
-    page.do("info", call="a", type="application/dtmf-relay", body="Signal=5\r\nDuration=100\r\n")
+    page.do("info", call="a", type="application/media_control+xml", body="<x/>")
     info = await page.sees("info")
     assert info["status"] == 415
-    assert "telephone events" in info["warning"]
-    page.do("refer", call="a", target="sip:x@y")
-    assert (await page.sees("refer"))["status"] == 405
-    page.do("message", target="+15550200", body="hello")
-    assert (await page.sees("message"))["status"] == 405
+    page.do("refer", call="a", target="sip:112@y")
+    assert (await page.sees("refer", step="refused"))["status"] == 403
+    page.do("message", target="112", body="hello")
+    assert (await page.sees("message"))["status"] == 403
+    assert desk.sif.calls == 1
+
+
+async def test_keys_in_info(desk: Desk) -> None:
+    page = await desk.registered_page()
+    await desk.talk(page)
+    page.do("dtmf", call="a", tones="5#")
+    await until(lambda: len(desk.media.keys) == 2)
+    assert desk.media.keys == [("5", 0.1), ("#", 0.1)]
+
+
+async def test_a_page_that_refuses_to_be_transferred(desk: Desk) -> None:
+    page = await desk.registered_page()
+    call = await desk.talk(page)
+    page.do("refuseTransfers")
+    desk.sif.from_ims(ims.ReferralReceived("ref-1", call, "tel:+15550300", "", ""))
+    await page.sees("transfer")
+    assert await desk.hears(ims.RejectReferral) == ims.RejectReferral("ref-1")
     assert desk.sif.calls == 1
 
 
@@ -568,6 +590,8 @@ async def test_what_is_not_offered_is_refused(desk: Desk) -> None:
 
 class Chain(Desk):
     """JsSIP, SIF, IMS client with a card, core, phone: all but the media."""
+
+    third: Phone
 
     def __init__(self, stack: AsyncExitStack, folder: Path) -> None:
         super().__init__(stack)
@@ -584,7 +608,7 @@ class Chain(Desk):
             SubscriberConfig(
                 f"00101000000000{n}@{DOMAIN}", [f"sip:+1555{n}@{DOMAIN}", f"tel:+1555{n}"], k=Secret(K), opc=Secret(OPC)
             )
-            for n in ("0100", "0200")
+            for n in ("0100", "0200", "0300")
         ]
         core = ImsCore(CoreConfig(DOMAIN, ["127.0.0.1:0"], subscribers))
         await core.start()
@@ -600,21 +624,27 @@ class Chain(Desk):
         )
         self.stack.push_async_callback(self.client.stop)
         self.client.start()
-        self.phone = Phone(
+        self.p_cscf = f"{host}:{port}"
+        self.phone = await self.other("0200")
+
+    async def other(self, number: str, **settings: Any) -> Phone:
+        """Another phone of the operator's."""
+        phone = Phone(
             PhoneConfig(
-                impi=f"001010000000000200@{DOMAIN}",
-                impus=[f"sip:+15550200@{DOMAIN}"],
+                impi=f"00101000000000{number}@{DOMAIN}",
+                impus=[f"sip:+1555{number}@{DOMAIN}"],
                 domain=DOMAIN,
                 k=Secret(K),
                 opc=Secret(OPC),
                 address="127.0.0.1",
                 port=0,
-                p_cscf=f"{host}:{port}",
-                behaviour="manual",
+                p_cscf=self.p_cscf,
+                **{"behaviour": "manual", **settings},
             )
         )
-        await self.phone.start()
-        self.stack.push_async_callback(self.phone.close)
+        await phone.start()
+        self.stack.push_async_callback(phone.close)
+        return phone
 
     def _changed(self) -> None:
         assert self.client is not None
@@ -682,6 +712,108 @@ async def test_a_number_that_nobody_has(chain: Chain) -> None:
     assert failed["status"] == 404
     assert "no subscriber has this number" in failed["warning"]
     await chain.empty()
+
+
+async def talk_to_phone(chain: Chain, page: Page, call: str = "a", number: str = "0200") -> None:
+    """The page calls a phone that answers."""
+    phone = chain.phone if number == "0200" else chain.third
+    page.do("call", call=call, target=f"+1555{number}")
+    await until(lambda: (phone.status()["call"] or {}).get("state") == "ringing")
+    phone.answer()
+    await page.sees("confirmed", call=call)
+
+
+async def third(chain: Chain, **settings: Any) -> Phone:
+    chain.third = phone = await chain.other("0300", **settings)
+    await until(lambda: phone.status()["registration"] == "registered")
+    return phone
+
+
+def peers(phone: Phone) -> list[str]:
+    """Who a phone talks to, by the ends of their numbers."""
+    calls = [call for call in phone.status()["calls"] if call["state"] == "answered"]
+    return [call["peer"].partition("@")[0].partition(";")[0][-4:] for call in calls]
+
+
+async def test_the_page_transfers_a_phone(chain: Chain) -> None:
+    """Blind: the phone calls the third, and the page's call ends."""
+    await third(chain, behaviour="answer", answer_after=0.1)
+    page = await chain.registered_page()
+    await talk_to_phone(chain, page)
+    page.do("refer", call="a", target="+15550300")
+    await page.sees("refer", step="accepted", told=200)
+    await page.sees("ended", call="a")
+    await until(lambda: peers(chain.phone) == ["0300"] and peers(chain.third) == ["0200"])
+    await chain.empty()
+
+
+async def test_the_page_joins_two_phones(chain: Chain) -> None:
+    """Attended: Replaces names the page's dialog; the two phones end up with each other."""
+    await third(chain)
+    page = await chain.registered_page()
+    await talk_to_phone(chain, page)
+    page.do("hold", call="a")
+    await page.sees("held")
+    await talk_to_phone(chain, page, "b", "0300")
+    page.do("refer", call="a", target="+15550300", replaces="b")
+    await page.sees("refer", step="accepted", told=200)
+    await page.sees("ended", call="a")
+    await page.sees("ended", call="b")
+    await until(lambda: peers(chain.phone) == ["0300"] and peers(chain.third) == ["0200"])
+    await chain.empty()
+
+
+async def test_a_phone_transfers_the_page(chain: Chain) -> None:
+    await third(chain, behaviour="answer", answer_after=0.1)
+    page = await chain.registered_page()
+    await talk_to_phone(chain, page)
+    chain.phone.calls.transfer_to("tel:+15550300")
+    await page.sees("transfer", call="a")
+    await page.sees("confirmed", call="transferred")
+    await page.sees("ended", call="a")
+    await until(lambda: peers(chain.third) == ["0100"] and not chain.phone.status()["calls"])
+    assert chain.phone.calls.transfer["status"] == 200
+
+
+async def test_a_phone_joins_the_page_and_another(chain: Chain) -> None:
+    """The page's call is taken over by one with the third phone (RFC 3891)."""
+    await third(chain, behaviour="answer", answer_after=0.1)
+    chain.phone.behave(replace(chain.phone.manners, waiting=True))
+    page = await chain.registered_page()
+    await talk_to_phone(chain, page)
+    chain.phone.dial("+15550300")
+    await until(lambda: sorted(peers(chain.phone)) == ["0100", "0300"])
+    # The third phone is told to call the page in place of its call with the first.
+    chain.phone.calls.transfer_to("")
+    await page.sees("replaces", call="a")
+    incoming = await page.sees("incoming")
+    page.do("answer", call=incoming["call"])
+    await page.sees("confirmed", call=incoming["call"])
+    await until(lambda: peers(chain.third) == ["0100"] and not chain.phone.status()["calls"])
+    assert chain.sif.calls == 1
+
+
+@pytest.mark.parametrize("centre", ["", f"sip:+15550999@ipsmgw.{DOMAIN}"])
+async def test_texts_between_page_and_phone(chain: Chain, centre: str) -> None:
+    """As SIP MESSAGE, or as short message through the message centre; the page sees plain text either way."""
+    chain.sif._gateway._texts._centre = centre
+    page = await chain.registered_page()
+    page.do("message", target="+15550200", body="Grüße vom Browser 😀")
+    assert (await page.sees("message"))["status"] == 200
+    await until(lambda: len(chain.phone.messages) == 1)
+    (received,) = chain.phone.messages
+    assert (received["text"], received["sms"]) == ("Grüße vom Browser 😀", bool(centre))
+    chain.phone.send_message("+15550100", "и назад", sms=bool(centre))
+    text = await page.sees("text")
+    assert text["body"] == "и назад"
+    assert text["from"].startswith("sip:+15550200@")
+
+
+async def test_a_text_to_nobody(chain: Chain) -> None:
+    page = await chain.registered_page()
+    page.do("message", target="+15559999", body="x")
+    failed = await page.sees("message")
+    assert failed["status"] == 404
 
 
 def free_port() -> int:

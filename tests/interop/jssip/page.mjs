@@ -62,6 +62,7 @@ globalThis.RTCPeerConnection = class extends EventTarget {
 const { default: JsSIP } = await import('jssip');
 const stream = { getTracks: () => [], getAudioTracks: () => [], getVideoTracks: () => [] };
 let ua = null;
+let refusesTransfers = false;
 const sessions = new Map();
 
 const words = (message) => ({
@@ -85,6 +86,13 @@ function watch(session, name) {
   session.on('newInfo', ({ info }) => {
     for (const outcome of ['succeeded', 'failed']) info.on(outcome, ({ response }) => tell('info', words(response)));
   });
+  // As the operator's page does: it goes where it is sent, and takes over what takes over its call.
+  session.on('refer', ({ request, accept, reject }) => {
+    tell('transfer', { target: request.refer_to.uri.toString() });
+    if (refusesTransfers) { reject(); return; }
+    accept((fresh) => watch(fresh, 'transferred'), { mediaStream: stream });
+  });
+  session.on('replaces', ({ accept }) => { tell('replaces'); accept(); });
   session.on('ended', ({ originator, cause, message }) => tell('ended', { originator, cause, ...words(message) }));
 }
 
@@ -107,6 +115,11 @@ const actions = {
     ua.on('registered', () => say('registered'));
     ua.on('unregistered', () => say('unregistered'));
     ua.on('registrationFailed', ({ cause, response }) => say('registrationFailed', { cause, ...words(response) }));
+    ua.on('newMessage', ({ message, originator, request }) => {
+      if (originator === 'remote') {
+        say('text', { body: request.body, from: message.remote_identity.uri.toString() });
+      }
+    });
     ua.on('newRTCSession', ({ session, originator, request }) => {
       if (originator !== 'remote') return;
       const name = `in-${sessions.size}`;
@@ -130,11 +143,20 @@ const actions = {
     sessions.get(call).renegotiate({ rtcOfferConstraints: { iceRestart: true } }, () => say('renegotiated', { call }));
   },
   info({ call, type, body }) { sessions.get(call).sendInfo(type, body); },
-  refer({ call, target }) {
+  refer({ call, target, replaces }) {
+    const tell = (step) => (data) => say('refer', {
+      call, step, ...words(data?.response), told: data?.status_line?.status_code ?? null,
+    });
     sessions.get(call).refer(target, {
-      eventHandlers: { requestFailed: ({ response }) => say('refer', { call, ...words(response) }) },
+      ...(replaces ? { replaces: sessions.get(replaces) } : {}),
+      eventHandlers: {
+        requestFailed: tell('refused'), trying: tell('trying'), progress: tell('progress'),
+        accepted: tell('accepted'), failed: tell('failed'),
+      },
     });
   },
+  refuseTransfers() { refusesTransfers = true; },
+  dtmf({ call, tones }) { sessions.get(call).sendDTMF(tones, { transportType: 'INFO' }); },
   message({ target, body }) {
     ua.sendMessage(target, body, {
       eventHandlers: {
