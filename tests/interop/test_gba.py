@@ -1,7 +1,7 @@
 """The whole of GBA on real sockets: card in pcscd's virtual reader, agent, web proxy, portal (NAF), BSF, HSS; curl.
 
 The HSS (in the core), the BSF and the portal are programs of their own; agent and web proxy talk over their socket.
-Requirements S7-GBA, X-CARDLAB.
+Requirements S7-GBA, X-CARDLAB; the steps of TS 34.229-1 C.29.2 (GBA bootstrapping).
 """
 
 from __future__ import annotations

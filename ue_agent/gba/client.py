@@ -238,7 +238,9 @@ class GbaClient:
     async def _bootstrap(self) -> Bootstrapped:
         engine = Bootstrapping(self._impi, self._bsf.name, lambda digits: secrets.token_hex((digits + 1) // 2)[:digits])
         engine.handle(Start(), time.monotonic())
-        async with aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar()) as http:
+        # A cookie may lead the second request to the machine of the first; it lives as long as the run.
+        jar = aiohttp.CookieJar(unsafe=True)
+        async with aiohttp.ClientSession(timeout=_TIMEOUT, cookie_jar=jar) as http:
             while (output := engine.poll()) is not None:
                 event: HttpAnswer | HttpFailed | CardAnswer | CardFailed | Tick
                 match output:

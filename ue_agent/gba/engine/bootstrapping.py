@@ -179,9 +179,16 @@ class Bootstrapping:
             self._accepted(answer, password)
 
     def _challenged(self, answer: HttpAnswer) -> None:
-        challenge = self._choose(_values(answer, "www-authenticate"))
-        if challenge is None:
+        challenges = self._for_card(_values(answer, "www-authenticate"))
+        if not challenges:
             self._fail(Cause.BSF, f"the bootstrapping server {self._bsf} sends no challenge for a SIM card")
+            return
+        # A challenge that somebody got from another server for our identity must not be answered here: the answer would
+        # log him in there.
+        challenge = next((own for own in challenges if (own.realm or "").lower() == self._bsf), None)
+        if challenge is None:
+            realm = (challenges[0].realm or "")[:255]
+            self._fail(Cause.BSF, f"the bootstrapping server {self._bsf} calls itself {realm!r}: is gba.bsf right?")
             return
         if self._credentials is not None and not isinstance(self._result, SyncFailure):
             # An answer was sent and refused; only a nonce that grew old is worth another, once (RFC 7616 3.3).
@@ -197,21 +204,19 @@ class Bootstrapping:
         self._challenge, self._rand = challenge, aka.rand
         self._outputs.append(AskCard(aka.rand, aka.autn))
 
-    def _choose(self, values: list[str]) -> Challenge | None:
+    @staticmethod
+    def _for_card(values: list[str]) -> list[Challenge]:
+        """The challenges that Ub allows, narrowed to auth-int."""
+        found = []
         for value in values[:_MAX_CHALLENGES]:
             try:
                 challenge = Challenge.parse(value, "WWW-Authenticate")
             except SipParseError:
                 continue
             algorithm = (challenge.algorithm or "").lower()
-            if (
-                challenge.is_digest
-                and (challenge.realm or "").lower() == self._bsf
-                and algorithm == _ALGORITHM.lower()
-                and _QOP in challenge.qop
-            ):
-                return challenge.with_("qop", _QOP)
-        return None
+            if challenge.is_digest and algorithm == _ALGORITHM.lower() and _QOP in challenge.qop:
+                found.append(challenge.with_("qop", _QOP))
+        return found
 
     def _accepted(self, answer: HttpAnswer, password: Secret[bytes]) -> None:
         assert self._credentials is not None
@@ -228,7 +233,7 @@ class Bootstrapping:
             return
         kind = next(iter(_values(answer, "content-type")), "").partition(";")[0].strip().lower()
         try:
-            if kind != MEDIA_TYPE:
+            if kind not in (MEDIA_TYPE, "application/xml", "text/xml"):
                 raise AkaError(f"its type is {kind or 'missing'}, not {MEDIA_TYPE}", "TS 24.109 4.3.3")
             info = BootstrappingInfo.decode(answer.body)
             ks = None

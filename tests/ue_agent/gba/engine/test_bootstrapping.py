@@ -176,7 +176,6 @@ def test_a_card_that_fails(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        challenge(realm="bsf.evil.example"),
         challenge(more='algorithm=MD5, qop="auth-int"'),
         challenge(more="algorithm=AKAv1-MD5"),
         challenge(more='algorithm=AKAv1-MD5, qop="auth"'),
@@ -184,12 +183,26 @@ def test_a_card_that_fails(bench: Bench) -> None:
         HttpAnswer(401, [("WWW-Authenticate", 'Basic realm="x"')], b"", NOW),
         HttpAnswer(401, [("WWW-Authenticate", "")], b"", NOW),
     ],
-    ids=["realm", "algorithm", "no-qop", "qop", "none", "basic", "empty"],
+    ids=["algorithm", "no-qop", "qop", "none", "basic", "empty"],
 )
 def test_what_is_no_challenge_for_the_card(bench: Bench, wrong: HttpAnswer) -> None:
     """Ub has one algorithm and one quality; anything weaker is an attacker's wish."""
     bench.one(Start(), Request)
     assert bench.one(wrong, Failed).cause is Cause.BSF
+
+
+@pytest.mark.parametrize("realm", ["portal.ims.example", "bsf.evil.example", ""])
+def test_a_challenge_of_another_server(bench: Bench, realm: str) -> None:
+    """An attacker who starts a log-in at a portal for our identity cannot have its challenge answered on Ub."""
+    bench.one(Start(), Request)
+    failed = bench.one(challenge(realm=realm), Failed)
+    assert f"calls itself '{realm}'" in failed.reason
+    assert failed.cause is Cause.BSF
+
+
+def test_the_realm_may_be_in_capitals(bench: Bench) -> None:
+    bench.one(Start(), Request)
+    bench.one(challenge(realm=BSF.upper()), AskCard)
 
 
 def test_a_nonce_that_is_none(bench: Bench) -> None:
@@ -261,11 +274,17 @@ def test_no_proof_at_all(bench: Bench) -> None:
         (document(NOW), MEDIA_TYPE, "ended already"),
         (b"<a/>", MEDIA_TYPE, "cannot be used"),
         (document(), "text/html", "its type is text/html"),
+        (document(), "", "its type is missing"),
     ],
 )
 def test_documents_that_do_not_help(bench: Bench, body: bytes, kind: str, words: str) -> None:
     request = bench.answered()
     assert words in bench.one(accepted(request.authorization, body, kind), Failed).reason
+
+
+def test_a_plain_xml_type_will_do(bench: Bench) -> None:
+    request = bench.answered()
+    bench.one(accepted(request.authorization, document(), "text/xml; charset=utf-8"), Done)
 
 
 def test_it_does_not_take_for_ever(bench: Bench) -> None:
