@@ -17,6 +17,7 @@ and ECN of the packet inside are those of the ESP packet, both ways.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -39,6 +40,7 @@ _BATCH = 64
 _LONGEST = 65535
 _BUFFER_BYTES = 1 << 20
 _IP_MTU, _IPV6_MTU = 14, 24
+_IPV6_RECVERR = 25
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _DISCOVERY_OFF = 10, 23, 0
 _SAFE_MTU = 1280
 
@@ -302,10 +304,17 @@ class _Raw6Channel(_Channel):
         made = super()._make()
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+        # In IPv6 the sender alone cuts up, and a router's "too big" sets the path's MTU (RFC 8201) only for a socket
+        # that is connected or asks for errors.
+        made.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
         return made
 
     def receive(self, database: Database) -> bytes | None:
-        packet, beside, _, address = self.socket.recvmsg(_LONGEST, self._room)
+        try:
+            packet, beside, _, address = self.socket.recvmsg(_LONGEST, self._room)
+        except OSError:
+            self._forget_errors()
+            raise
         traffic_class, hop_limit = 0, 64
         for _, kind, value in beside:
             if kind == socket.IPV6_TCLASS:
@@ -314,6 +323,12 @@ class _Raw6Channel(_Channel):
                 hop_limit = value[0] | value[-1]
         source = socket.inet_pton(socket.AF_INET6, address[0].partition("%")[0])
         return database.unprotect(source + self._packed, traffic_class, hop_limit, packet)
+
+    def _forget_errors(self) -> None:
+        """Take the errors off their queue: while one is there the event loop would call without end."""
+        with contextlib.suppress(OSError):
+            for _ in range(_BATCH):
+                self.socket.recvmsg(0, 0, socket.MSG_ERRQUEUE)
 
 
 class _UdpChannel(_Channel):
