@@ -532,8 +532,13 @@ async def test_agent_listens_where_it_says_and_nowhere_else(lab: Lab, sif: int) 
     tcp = {at for at, who in _listening(lab).items() if any(pid in who for pid in ours)}
     udp = {at for at, who in _listening(lab, "u").items() if any(pid in who for pid in ours)}
     local = {("127.0.0.1", port) for port in (53, 8080, 8081, sif)}
-    assert tcp == {*local, TURN_SERVER, (HANDSET_IMS, 5060)}
-    assert udp == {("127.0.0.1", 53), TURN_SERVER, (HANDSET_IMS, 5060)}
+    gm = (await lab.agent_status())["gm_security"]["sets"]
+    # "port-c->port-s of the P-CSCF, its port-c->port-s"
+    clients = {(HANDSET_IMS, int(each["ports"].split("->")[0])) for each in gm}
+    servers = {(HANDSET_IMS, int(each["ports"].split("->")[-1])) for each in gm}
+    assert servers
+    assert tcp == {*local, *servers, TURN_SERVER, (HANDSET_IMS, 5060)}
+    assert udp == {("127.0.0.1", 53), *clients, *servers, TURN_SERVER, (HANDSET_IMS, 5060)}
 
 
 async def test_only_the_p_cscf_makes_the_page_ring(lab: Lab, phone_page: PhonePage) -> None:

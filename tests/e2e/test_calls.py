@@ -44,7 +44,8 @@ class Run:
 async def run(root: Path) -> Run:
     demo = Demo(root, lambda text: None, log_level="debug")
     capture = root / "calls.pcapng"
-    argv = ["tshark", "-q", "-i", "ims0", "-i", "lo", "-f", "udp or port 5060", "-w", str(capture)]
+    # On every interface: Gm is inside ESP on ims0, and as it is on the device that IPsec in user space makes.
+    argv = ["tshark", "-q", "-i", "any", "-f", "udp or (tcp and host 10.45.0.2)", "-w", str(capture)]
     await demo.lab.net.handset.start("tshark", argv, ready="Capturing on")
     result = await demo.run()
     return Run(result, demo, capture, root)
