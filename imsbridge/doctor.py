@@ -98,19 +98,36 @@ def _codecs() -> Iterator[Finding]:
 
 
 def _card_service() -> Finding:
+    from ue_agent.uicc.errors import NoDaemonError
+    from ue_agent.uicc.inventory import readers
+
     try:
-        from smartcard.Exceptions import SmartcardException
-        from smartcard.pcsc.PCSCExceptions import BaseSCardException
-        from smartcard.System import readers
-    except ImportError:
-        return Finding("PC/SC", "bad", "the PC/SC library is missing", "apt-get install libpcsclite1")
-    try:
-        found = [str(reader) for reader in readers()]  # type: ignore[no-untyped-call]
-    except (SmartcardException, BaseSCardException) as error:
-        return Finding("PC/SC", "warn", f"no daemon answers: {error}", "apt-get install pcscd; systemctl start pcscd")
+        found = [reader.name for reader in readers()]
+    except NoDaemonError as error:
+        return Finding("PC/SC", "warn", str(error), "apt-get install pcscd; systemctl start pcscd")
     if not found:
         return Finding("PC/SC", "warn", "no card reader", "plug a reader in, or use imsbridge sim card run --pcscd")
     return Finding("PC/SC", "ok", ", ".join(found))
+
+
+def _card_source(reader: str) -> Finding:
+    """Whether a card is where the configuration says; it is powered and asked nothing."""
+    from ue_agent.uicc.errors import NoCardError, NoReaderError, UiccError
+    from ue_agent.uicc.spec import open_backend, parse_spec
+
+    source = parse_spec(reader)
+    try:
+        backend = open_backend(source)
+        backend.connect().close()
+    except NoCardError as error:
+        return Finding("card.reader", "bad", str(error), "put the SIM card in")
+    except NoReaderError as error:
+        return Finding("card.reader", "bad", str(error), "imsbridge card list shows what is there")
+    except UiccError as error:
+        return Finding("card.reader", "bad", str(error), f"imsbridge card info --card '{source}' may say more")
+    if backend.laboratory:
+        return Finding("card.reader", "warn", f"{source} is no SIM card but its key in a file", "for laboratories only")
+    return Finding("card.reader", "ok", f"a card is there: {source}")
 
 
 def _lab() -> Iterator[Finding]:
@@ -158,6 +175,7 @@ def _configured(path: Path) -> Iterator[Finding]:
         cure = "name the interface that has ims.address, as `ip address` shows it"
         yield Finding("ims.interface", "bad", f"there is no interface {config.ims.interface}", cure)
     yield _gm_security(config.ims)
+    yield _card_source(config.card.reader)
     yield _own_address("turn.address", config.turn.address)
     if ip_address(config.turn.address).is_loopback:
         yield Finding(

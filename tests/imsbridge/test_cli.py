@@ -36,6 +36,7 @@ COMMANDS = (
     ["sim", "core", "run"],
     ["sim", "phone", "run"],
     ["sim", "card", "run"],
+    ["sim", "modem", "run"],
     ["sim", "dns", "run"],
 )
 UE = """
@@ -133,6 +134,22 @@ def test_doctor_looks_for_the_bootstrapping_server() -> None:
     unknown = doctor._bsf("bsf.invalid:80")  # RFC 6761: no such name, ever
     assert (unknown.verdict, "cannot be resolved" in unknown.text) == ("bad", True)
     assert "gba.bsf" in unknown.cure
+
+
+@pytest.mark.parametrize(
+    ("reader", "verdict", "text", "cure"),
+    [
+        ("modem:/dev/nowhere", "bad", "there is no modem at /dev/nowhere", "imsbridge card list shows what is there"),
+        ("software:/nowhere/card.toml", "bad", "No such file or directory", "put the SIM card in"),
+        ("software:{file}", "warn", "its key in a file", "for laboratories only"),
+    ],
+)
+def test_doctor_looks_for_the_card(tmp_path: Path, reader: str, verdict: str, text: str, cure: str) -> None:
+    file = tmp_path / "card.toml"
+    file.write_text(f'imsi = "001010000000001"\nk = "{"00" * 16}"\nopc = "{"00" * 16}"\n')
+    file.chmod(0o600)
+    found = doctor._card_source(reader.format(file=file))
+    assert (found.verdict, found.cure) == (verdict, cure) and text in found.text
 
 
 def test_doctor_refuses_a_wrong_configuration(tmp_path: Path) -> None:

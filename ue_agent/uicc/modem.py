@@ -49,6 +49,7 @@ _SLICE_SECONDS = 0.25
 _QUIET_SECONDS = 0.3
 _SETTLE_SECONDS = 3.0
 _CHUNK = 4096
+_MAX_CHUNKS = 64
 
 
 class ModemBackend:
@@ -117,6 +118,7 @@ class ModemBackend:
                 self._port.hear()
             if self._port.generation != generation or self._port.arrived:
                 break
+            self._stopped.wait(_STEP_SECONDS)  # a port that never stops talking is not listened to all the time
 
     def _look(self) -> bool:
         with self._port.held() as fresh:
@@ -399,16 +401,20 @@ class _SharedPort:
         self._unsettled = True
 
     def _feed(self, octets: bytes) -> None:
-        while octets:
+        for _ in range(_MAX_CHUNKS):
+            if not octets:
+                return
             self._line.handle(Octets(octets), time.monotonic())
             while (output := self._line.poll()) is not None:
                 if isinstance(output, Unsolicited):
                     self._unsolicited(output)
             port = self._port
             octets = self._read(port, 0.0) if port is not None and len(octets) == _CHUNK else b""
+        raise CardUnresponsiveError(f"{self.device} talks without end: it is no AT port")
 
     def _unsolicited(self, output: Unsolicited) -> None:
-        _log.debug("modem says %s", output.line.partition(":")[0][:20])
+        # Without what follows the colon, and without digits: it may be somebody's number or a late answer with keys.
+        _log.debug("modem says %s", "".join("." if c.isdigit() else c for c in output.line.partition(":")[0][:20]))
         if is_removal(output.line):
             _log.info("the modem at %s reports that the SIM card is gone", self.device)
             self.generation += 1
