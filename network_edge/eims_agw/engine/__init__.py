@@ -1,0 +1,1 @@
+"""The gateway's state machines: transactions of the control, circuit breakers of the media."""

@@ -1,0 +1,1 @@
+"""The NG protocol as octets."""
