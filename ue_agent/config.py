@@ -83,7 +83,7 @@ class ImsConfig:
     address: str = setting("IP address of the IMS interface: Gm and media are bound to it")
     port: int = setting("UDP and TCP port of Gm", 5060)
     p_cscf: list[str] = setting(
-        "P-CSCFs, HOST[:PORT]; empty: what the card or the home network's DNS names", factory=list
+        "P-CSCFs, HOST[:PORT]; empty: those of the card, of the home network's DNS, or of DHCP", factory=list
     )
     message_centre: str = setting(
         "identity of the short message centre, such as tel:+15550999; empty: texts go as SIP MESSAGE", ""

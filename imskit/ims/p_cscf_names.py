@@ -1,7 +1,7 @@
 """Where a UE may learn of its P-CSCFs, and in which order it asks (TS 24.229 clause 9.2.1, RFC 3263).
 
 The configuration, where there is one, is obeyed alone.  Else the card's EF_P-CSCF, then the NAPTR and SRV records of
-the home network; the first that leads to an address is taken.
+the home network, then what the access network announces by DHCP; the first that leads to an address is taken.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Source(Enum):
     CONFIGURATION = "the configuration"
     CARD = "the SIM card"
     HOME = "the home network's DNS"
+    ACCESS = "the access network's DHCP"
 
 
 def p_cscf_uri(text: str, transport: Transport) -> SipUri:
@@ -56,7 +57,7 @@ def searches(
     """
     if configured:
         return [(Source.CONFIGURATION, tuple(p_cscf_uri(text, transport) for text in configured))]
-    named = _readable(card, transport)
+    named = readable(card, transport)
     first = [(Source.CARD, named)] if named else []
     return [*first, (Source.HOME, (p_cscf_uri(domain, transport),))]
 
@@ -77,7 +78,8 @@ def literal(uri: SipUri, transport: Transport) -> Target | None:
     return Target(transport, (address, uri.port or DEFAULT_PORTS[transport]))
 
 
-def _readable(texts: Sequence[str], transport: Transport) -> tuple[SipUri, ...]:
+def readable(texts: Sequence[str], transport: Transport) -> tuple[SipUri, ...]:
+    """Return what can be read of names that others chose, for `Source.CARD` and `Source.ACCESS`."""
     found = []
     for text in texts:
         try:

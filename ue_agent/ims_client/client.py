@@ -246,6 +246,7 @@ class ImsClient:
             domain=identities.domain,
             configured=config.p_cscf,
             card=identities.pcscf,
+            interface=config.interface,
         )
 
     def _instance(self) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from imskit.ims.p_cscf_names import fitting, literal, searches
+from imskit.ims.io.dhcp_inform import ask_for_sip_servers
+from imskit.ims.p_cscf_names import Source, fitting, literal, readable, searches
 from imskit.ims.registration_events import PCscfsFound
 from imskit.sip.io.resolver import ResolutionError, Resolver
 from imskit.sip.wire.flow import DEFAULT_PORTS, Address, Target, Transport
@@ -25,14 +26,18 @@ class PCscfDiscovery:
         domain: str,
         configured: Sequence[str] = (),
         card: Sequence[str] = (),
+        interface: str | None = None,
         resolver: Resolver | None = None,
     ) -> None:
         """``local`` and ``transport``: what a P-CSCF is to be reached from and over; ``domain``: the home network.
+
+        ``interface`` is the one to ask for DHCP; ``None``: that of ``local``.
 
         ``ValueError`` for a configured name that cannot be read.
         """
         self._local = local
         self._transport = transport
+        self._interface = interface
         self._configured = bool(configured)
         self._resolver = resolver or Resolver(transports=(transport,))
         self._searches = searches(configured, card, domain, transport)
@@ -43,13 +48,23 @@ class PCscfDiscovery:
         for source, uris in self._searches:
             found, why = await self._resolve(uris)
             if targets := fitting(found, self._local):
-                _log.info("P-CSCF from %s: %s", source.value, ", ".join(str(target) for target in targets))
-                return PCscfsFound(targets)
+                return self._take(source, targets)
             reasons.append(f"{source.value}: {why or 'no address of this IP version'}")
+        if not self._configured:
+            announced = readable(await ask_for_sip_servers(self._local[0], self._interface), self._transport)
+            found, why = await self._resolve(announced)
+            if targets := fitting(found, self._local):
+                return self._take(Source.ACCESS, targets)
+            reasons.append(f"{Source.ACCESS.value}: {why or 'none announced'}")
         reason = f"no P-CSCF was found ({'; '.join(reasons)})"
         if not self._configured:
             reason += ": set ims.p_cscf"
         return PCscfsFound((), reason)
+
+    @staticmethod
+    def _take(source: Source, targets: tuple[Target, ...]) -> PCscfsFound:
+        _log.info("P-CSCF from %s: %s", source.value, ", ".join(str(target) for target in targets))
+        return PCscfsFound(targets)
 
     async def _resolve(self, uris: Sequence[SipUri]) -> tuple[list[Target], str]:
         """Return the targets of all names in order, and what was wrong with those that have none."""

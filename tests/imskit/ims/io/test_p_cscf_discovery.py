@@ -89,9 +89,10 @@ async def test_a_change_in_dns_is_found_in_the_next_round(server: NameServer) ->
 
 async def test_why_there_is_none_is_said_in_words(server: NameServer) -> None:
     server.silent = True
-    found = await discovery(server)()
+    found = await discovery(server, local="127.0.0.1")()
     assert found.targets == ()
     assert found.reason.startswith("no P-CSCF was found (the home network's DNS: ")
+    assert "the access network's DHCP: none announced" in found.reason
     assert found.reason.endswith("set ims.p_cscf")
     found = await discovery(server, configured=["2001:db8::1"])()
     assert found.reason == "no P-CSCF was found (the configuration: no address of this IP version)"
