@@ -86,6 +86,7 @@ class Call:
             "outgoing": self.outgoing,
             "state": self.state.value,
             "held": self.held,
+            "direction": self.media.agreed.direction.value if self.media.agreed is not None else None,
             "keys": self.media.tones.heard,
             "users": list(self.users),
             "media": self.media.statistics(),

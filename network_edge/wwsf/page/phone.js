@@ -1,15 +1,18 @@
-// The phone page: one line (SIP over WebSocket), one call at a time.
+// The phone page: one line (SIP over WebSocket), a call and a second one behind it, messages.
 
 import JsSIP from 'jssip';
 import { fetchSession, forgetIceServers, iceServers } from './session.js';
 import { watch } from './statistics.js';
-import { buildPad, elements, notice, showCall, showKeypad, showLine, showMuted, showSession } from './view.js';
+import { buildPad, elements, notice, showCall, showKeypad, showLine, showMessage, showMuted, showSecond, showSession } from './view.js';
 
 const RELAY_GRACE_MS = 150; // after the first relay candidate others have this long to turn up
 const ENDED_SHOWN_MS = 4000;
 
 let ua = null;
-let call = null;
+let call = null; // the one in front
+let other = null; // a second one: it waits, or is held
+let asked = null; // a transfer that the user has not decided on
+let replacing = false; // the next call takes over the current one
 let closing = null;
 
 // Steps of the call on the browser's own time line (performance.getEntriesByType('mark')).
@@ -75,6 +78,12 @@ function connect({ sip }) {
   ua.on('newRTCSession', ({ session, originator }) => {
     if (originator === 'remote') incoming(session);
   });
+  ua.on('newMessage', ({ originator, message, request }) => {
+    if (originator !== 'remote') return;
+    const { display_name: name, uri: from } = message.remote_identity;
+    showMessage('received', name || from.user || from.toString(), request.body);
+    if (!elements.to.value) elements.to.value = from.user ?? '';
+  });
   ua.start();
 }
 
@@ -87,6 +96,10 @@ async function dial(target) {
   const text = target.replace(/[\s().-]/g, '');
   const address = /^\+?[0-9*#]+$/.test(text) ? text : target.trim();
   notice(null);
+  if (other && call && !call.session.isEnded()) {
+    notice('There are two calls already.');
+    return;
+  }
   const mark = marker();
   mark('dial');
   let servers;
@@ -103,17 +116,30 @@ async function dial(target) {
     notice(`“${target}” is not a number or an address that can be called.`);
     return;
   }
+  park();
   attach(session, target, mark);
   showCall('dialling', 'Calling…', target);
+  second();
 }
 
-async function incoming(session) {
-  if (call && !call.session.isEnded()) {
-    session.terminate({ status_code: 486 });
-    return;
-  }
+function incoming(session) {
   const identity = session.remote_identity;
   const peer = identity.display_name || identity.uri.user || identity.uri.toString();
+  if (replacing) { // it takes over the call that is here: nobody needs to ring
+    replacing = false;
+    park();
+    attach(session, peer, marker());
+    answer();
+    return;
+  }
+  if (call && !call.session.isEnded()) {
+    if (other || asked) session.terminate({ status_code: 486 });
+    else {
+      other = attachTo({ session, peer, mark: marker() });
+      second();
+    }
+    return;
+  }
   attach(session, peer, marker());
   call.mark('ring');
   showCall('ringing-in', 'Incoming call', peer);
@@ -121,44 +147,56 @@ async function incoming(session) {
 
 function attach(session, peer, mark) {
   clearTimeout(closing);
-  call = { session, peer, mark, stopStatistics: null };
+  call = attachTo({ session, peer, mark });
   showMuted(false);
-  session.on('peerconnection', ({ peerconnection }) => observe(peerconnection));
-  if (session.connection) observe(session.connection); // of an outgoing call it exists already
+}
+
+// Everything that is known of a call hangs on its own object: there may be two.
+function attachTo(mine) {
+  const { session, mark } = mine;
+  Object.assign(mine, { stopStatistics: null, since: null, stream: null });
+  const show = (...what) => { if (mine === call) showCall(...what); };
+  session.on('peerconnection', ({ peerconnection }) => observe(mine, peerconnection));
+  if (session.connection) observe(mine, session.connection); // of an outgoing call it exists already
   session.on('sending', () => mark('invite'));
   session.on('icecandidate', hurry());
   session.on('progress', ({ originator, response }) => {
     if (originator !== 'remote') return;
     mark(`${response.status_code}`);
-    if (response.status_code === 180) showCall('ringing-out', 'Ringing…');
-    else if (response.body) showCall('early', 'Connecting…');
+    const waits = /call-waiting/i.test(response.getHeader('Alert-Info') ?? '');
+    if (response.status_code === 180) show('ringing-out', waits ? 'Ringing, the other side is in a call…' : 'Ringing…');
+    else if (response.body) show('early', 'Connecting…');
   });
   session.on('accepted', ({ originator }) => { if (originator === 'remote') mark('200'); });
-  session.on('confirmed', () => { mark('confirmed'); showCall('talking', 'Connected'); });
-  session.on('failed', ({ message, cause, originator }) => ended(explainCall(message, cause, originator)));
+  session.on('confirmed', () => { mark('confirmed'); mine.since = performance.now(); show('talking', 'Connected', null, mine.since); });
+  session.on('failed', ({ message, cause, originator }) => ended(mine, explainCall(message, cause, originator)));
   session.on('ended', ({ originator, cause, message }) =>
-    ended(originator === 'local' ? 'Call ended' : explainEnd(message, cause)));
+    ended(mine, originator === 'local' ? 'Call ended' : explainEnd(message, cause)));
   session.on('getusermediafailed', () => notice('The microphone cannot be used. Allow it for this page and call again.'));
+  session.on('refer', (request) => ask(request));
+  session.on('replaces', ({ accept }) => { replacing = true; accept(); });
+  return mine;
 }
 
-function observe(connection) {
-  if (call.connection === connection) return;
-  const { mark } = call;
-  call.connection = connection;
+function observe(mine, connection) {
+  if (mine.connection === connection) return;
+  const { mark } = mine;
+  mine.connection = connection;
   connection.addEventListener('iceconnectionstatechange', () => {
     if (['connected', 'completed'].includes(connection.iceConnectionState)) mark('ice');
   });
   connection.addEventListener('connectionstatechange', () => {
     if (connection.connectionState === 'connected') mark('dtls');
-    if (connection.connectionState === 'failed' && !call.session.isEnded()) {
+    if (connection.connectionState === 'failed' && !mine.session.isEnded()) {
       notice('The media connection was lost.');
-      call.session.terminate();
+      mine.session.terminate();
     }
   });
   connection.addEventListener('track', ({ track, streams }) => {
-    elements.remote.srcObject = streams[0] ?? new MediaStream([track]);
+    mine.stream = streams[0] ?? new MediaStream([track]);
+    if (mine === call) elements.remote.srcObject = mine.stream;
   });
-  call.stopStatistics = watch(connection, mark);
+  mine.stopStatistics = watch(connection, mark);
 }
 
 // Gathering ends when every network has timed out; a relay candidate is enough to begin with.
@@ -183,10 +221,24 @@ async function answer() {
   call.session.answer({ mediaConstraints: media(), pcConfig: { iceServers: servers } });
 }
 
-function ended(text) {
-  call?.mark('ended');
-  call?.stopStatistics?.();
+function ended(mine, text) {
+  mine.mark('ended');
+  mine.stopStatistics?.();
+  if (mine === other) {
+    other = null;
+    second();
+    return;
+  }
+  if (mine !== call) return;
+  asked = null;
+  if (other) { // the one that is left comes to the front
+    [call, other] = [other, null];
+    front();
+    if (call.session.isEstablished()) hold(call, false);
+    return;
+  }
   elements.remote.srcObject = null;
+  second();
   showCall('ended', text);
   closing = setTimeout(close, ENDED_SHOWN_MS);
 }
@@ -196,6 +248,103 @@ function close() {
   if (call?.session.isEnded() ?? true) {
     call = null;
     showCall('idle');
+  }
+}
+
+// ---- two calls ----
+
+// Show the current call as what it is, and the other one below.
+function front() {
+  const { session, peer, since, stream } = call;
+  elements.remote.srcObject = stream;
+  showMuted(Boolean(session.isMuted().audio));
+  if (!session.isEstablished()) showCall(session.direction === 'incoming' ? 'ringing-in' : 'dialling', session.direction === 'incoming' ? 'Incoming call' : 'Calling…', peer);
+  else if (session.isOnHold().local) showCall('held', 'On hold', peer);
+  else showCall('talking', 'Connected', peer, since);
+  second();
+}
+
+function second() {
+  if (asked) showSecond('asked', asked.peer);
+  else if (other) showSecond(other.session.isEstablished() ? 'held' : 'waiting', other.peer);
+  else showSecond(null);
+}
+
+function hold(mine, on) {
+  return new Promise((done) => {
+    const { session } = mine;
+    const finish = () => { if (mine === call) front(); done(); };
+    if (session.isOnHold().local === on) finish();
+    else if (!(on ? session.hold({}, finish) : session.unhold({}, finish))) done();
+  });
+}
+
+// Make room for another call: the current one is held behind it.
+function park() {
+  if (call && !call.session.isEnded()) other = call;
+}
+
+async function yes() {
+  if (asked) {
+    const { accept, peer } = asked;
+    asked = null;
+    const servers = await iceServers();
+    park();
+    accept((session) => { attach(session, peer, marker()); showCall('dialling', 'Calling…', peer); },
+      { mediaConstraints: media(), pcConfig: { iceServers: servers } });
+    return;
+  }
+  if (!other) return;
+  await hold(call, true);
+  [call, other] = [other, call];
+  if (call.session.isEstablished()) await hold(call, false);
+  else await answer();
+  front();
+}
+
+function no() {
+  if (asked) {
+    asked.reject();
+    asked = null;
+  } else if (other) {
+    other.session.terminate(other.session.isEstablished() ? {} : { status_code: 603 });
+  }
+  second();
+}
+
+// Connect the two others with each other; both calls end here when that is done.
+function join() {
+  if (!other?.session.isEstablished() || !call.session.isEstablished()) return;
+  showCall('connecting', 'Connecting both…');
+  const failed = () => { notice('The two could not be connected.'); front(); };
+  other.session.refer(call.session.remote_identity.uri, {
+    replaces: call.session,
+    eventHandlers: { accepted: () => notice(null), failed, requestFailed: failed },
+  });
+}
+
+// The other side wants to transfer: that may cost money, so the user decides.
+function ask({ request, accept, reject }) {
+  if (other || asked) {
+    reject();
+    return;
+  }
+  const { uri } = request.refer_to;
+  asked = { accept, reject, peer: uri.user ?? uri.host };
+  second();
+}
+
+// ---- messages ----
+
+function send(target, text) {
+  const address = /^[+0-9*#\s().-]+$/.test(target) ? target.replace(/[\s().-]/g, '') : target.trim();
+  const mark = showMessage('sent', target, text);
+  try {
+    ua.sendMessage(address, text, {
+      eventHandlers: { succeeded: () => mark(null), failed: ({ response, cause }) => mark(explain(response, cause)) },
+    });
+  } catch {
+    mark('this is not a number or an address.');
   }
 }
 
@@ -213,11 +362,20 @@ function wire() {
     else call.session.unmute({ audio: true });
     showMuted(on);
   });
+  elements.hold.addEventListener('click', () => hold(call, !call.session.isOnHold().local));
+  elements['second-yes'].addEventListener('click', yes);
+  elements['second-no'].addEventListener('click', no);
+  elements['second-join'].addEventListener('click', join);
+  elements.write.addEventListener('submit', (event) => {
+    event.preventDefault();
+    send(elements.to.value, elements.text.value);
+    elements.text.value = '';
+  });
   elements.keypad.addEventListener('click', () => showKeypad(elements.tones.hidden));
   elements.processing.checked = localStorage.getItem('processing') !== 'off';
   elements.processing.addEventListener('change', () =>
     localStorage.setItem('processing', elements.processing.checked ? 'on' : 'off'));
-  addEventListener('pagehide', () => { if (call && !call.session.isEnded()) call.session.terminate(); ua?.stop(); });
+  addEventListener('pagehide', () => { for (const each of [call, other]) if (each && !each.session.isEnded()) each.session.terminate(); ua?.stop(); });
 }
 
 const REASONS = {

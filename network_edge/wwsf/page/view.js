@@ -4,7 +4,8 @@ const $ = (id) => document.getElementById(id);
 const main = document.querySelector('main');
 
 export const elements = Object.fromEntries(
-  ['dial', 'number', 'erase', 'pad', 'call', 'current', 'answer', 'mute', 'keypad', 'hangup', 'tones', 'processing', 'remote']
+  ['dial', 'number', 'erase', 'pad', 'call', 'current', 'answer', 'mute', 'hold', 'keypad', 'hangup', 'tones', 'second', 'second-yes', 'second-join', 'second-no',
+    'to', 'text', 'send', 'write', 'thread', 'processing', 'remote']
     .map((id) => [id, $(id)]));
 
 export function showSession(state, identity) {
@@ -16,7 +17,7 @@ export function showSession(state, identity) {
 export function showLine(state, text) {
   main.dataset.line = state;
   $('line').textContent = text;
-  elements.call.disabled = state !== 'ready';
+  elements.call.disabled = elements.send.disabled = state !== 'ready';
 }
 
 export function notice(text) {
@@ -26,20 +27,58 @@ export function notice(text) {
 
 let clock = null;
 
-// state: idle, dialling, ringing-out, ringing-in, early, connecting, talking, ended
-export function showCall(state, text = '', peer = null) {
+// state: idle, dialling, ringing-out, ringing-in, early, connecting, talking, held, ended
+export function showCall(state, text = '', peer = null, since = null) {
   main.dataset.call = state;
   const idle = state === 'idle';
   elements.current.hidden = idle;
-  $('dialler').hidden = !idle;
+  $('dialler').hidden = !idle && state !== 'held'; // with a call on hold another one can be made
   if (peer !== null) $('peer').textContent = peer;
   $('state').textContent = text;
   elements.answer.hidden = state !== 'ringing-in';
   elements.hangup.textContent = { 'ringing-in': 'Decline', ended: 'Close' }[state] ?? 'Hang up';
   elements.mute.hidden = elements.keypad.hidden = state !== 'talking';
+  elements.hold.hidden = !['talking', 'held'].includes(state);
+  elements.hold.setAttribute('aria-pressed', String(state === 'held'));
+  elements.hold.textContent = state === 'held' ? 'Resume' : 'Hold';
   if (state !== 'talking') showKeypad(false);
-  if (state === 'talking') startClock();
-  else stopClock(state === 'ended');
+  if (state === 'talking') startClock(since);
+  else stopClock(['ended', 'held'].includes(state));
+}
+
+// kind: waiting (a second call rings), held (a second call is on hold), asked (the other side wants to transfer), or null
+export function showSecond(kind, peer = '') {
+  elements.second.hidden = kind === null;
+  if (kind === null) return;
+  $('dialler').hidden = true; // two are enough
+  elements.second.dataset.kind = kind;
+  const shown = {
+    waiting: ['Another call', 'Hold and answer', 'Decline'],
+    held: ['On hold', 'Swap', 'Hang up'],
+    asked: ['The other side wants to connect you with', 'Connect', 'Stay'],
+  }[kind];
+  $('second-state').textContent = shown[0];
+  $('second-peer').textContent = peer;
+  elements['second-yes'].textContent = shown[1];
+  elements['second-no'].textContent = shown[2];
+  elements['second-join'].hidden = kind !== 'held';
+}
+
+// Returns what marks the message once it is known whether it was sent.
+export function showMessage(kind, who, text) {
+  const item = document.createElement('li');
+  item.className = kind;
+  const head = document.createElement('small');
+  head.textContent = kind === 'sent' ? `To ${who}` : who;
+  item.append(head, text);
+  elements.thread.append(item);
+  while (elements.thread.children.length > 100) elements.thread.firstChild.remove();
+  item.scrollIntoView({ block: 'nearest' });
+  return (failure) => {
+    if (!failure) return;
+    item.classList.add('failed');
+    head.textContent = `To ${who}: ${failure}`;
+  };
 }
 
 export function showKeypad(on) {
@@ -52,8 +91,8 @@ export function showMuted(on) {
   elements.mute.textContent = on ? 'Unmute' : 'Mute';
 }
 
-function startClock() {
-  const started = performance.now();
+function startClock(since) {
+  const started = since ?? performance.now();
   stopClock();
   const tick = () => {
     const seconds = Math.floor((performance.now() - started) / 1000);
