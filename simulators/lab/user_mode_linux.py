@@ -73,6 +73,11 @@ def missing() -> str | None:
     return None
 
 
+def in_guest() -> bool:
+    """Whether this process runs in a guest."""
+    return "User Mode Linux" in Path("/proc/cpuinfo").read_text()
+
+
 def run(
     argv: Sequence[str],
     *,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from simulators.lab.gm_link import Ends, two_ends
+from simulators.lab.user_mode_linux import in_guest
 
 _HERE = Path(__file__).parent
-_IN_GUEST = "User Mode Linux" in Path("/proc/cpuinfo").read_text()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.kernel)
-            if not _IN_GUEST:
+            if not in_guest():
                 item.add_marker(pytest.mark.skip(reason="needs a kernel with ESP: make test-kernel"))
 
 
