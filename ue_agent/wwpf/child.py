@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import dataclasses
 import logging
 import sys
@@ -20,6 +21,17 @@ STOP_S = 5.0
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 """Pauses before a restart, doubled each time, until a process was ready."""
+
+
+_libc = ctypes.CDLL(None)
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_LOWER = 47, 3
+_CAP_NET_ADMIN, _CAP_NET_RAW = 12, 13
+
+
+def without_network_rights() -> None:
+    """Keep what IPsec needs from a child that has no use for it; to be called between fork and exec."""
+    for capability in (_CAP_NET_ADMIN, _CAP_NET_RAW):
+        _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_LOWER, capability, 0, 0)
 
 
 class ChildError(Exception):
@@ -66,7 +78,11 @@ class WwpfChild:
         # The configuration holds secrets: it goes over a pipe, not into arguments or environment.  The pipe stays
         # open; its end tells the child that we are gone.
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ue_agent.wwpf", stdin=asyncio.subprocess.PIPE
+            sys.executable,
+            "-m",
+            "ue_agent.wwpf",
+            stdin=asyncio.subprocess.PIPE,
+            preexec_fn=without_network_rights,
         )
         self._service.process = self._process.pid
         assert self._process.stdin is not None

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -113,3 +114,23 @@ async def test_it_ends_with_its_parent(service: WwpfService, tmp_path: Path) -> 
     await process.wait()
     gone, _ = await asyncio.to_thread(psutil.wait_procs, [child], 10)
     assert gone
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to hand out capabilities")
+def test_the_rights_that_ipsec_needs_are_not_handed_on() -> None:
+    """An agent that may do IPsec starts a web proxy that may not."""
+    program = (
+        "import subprocess\n"
+        "from ue_agent.wwpf.child import without_network_rights\n"
+        "command = ['grep', 'CapEff', '/proc/self/status']\n"
+        "for preparation in (None, without_network_rights):\n"
+        "    subprocess.run(command, preexec_fn=preparation, check=True)\n"
+    )
+    rights = "+net_admin,+net_raw,+net_bind_service"
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    argv = [*user, f"--inh-caps={rights}", f"--ambient-caps={rights}", sys.executable, "-c", program]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=environment)
+    before, after = (int(line.split()[1], 16) for line in done.stdout.splitlines())
+    assert before == 1 << 12 | 1 << 13 | 1 << 10
+    assert after == 1 << 10
