@@ -111,7 +111,9 @@ class Phone:
         )
         backend: IpsecBackend | None = None
         if config.security == "ipsec":
-            backend = (await choose(config.backend, pairs=profile.security.pairs, interface=config.interface)).backend
+            pairs = profile.security.pairs
+            choice = await choose(config.backend, pairs=pairs, interface=config.interface, nat=config.nat)
+            backend = choice.backend
             self._stack.push_async_callback(backend.close)
         self._plane = PythonPlane()
         self._endpoint = UeEndpoint(

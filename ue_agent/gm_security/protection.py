@@ -38,7 +38,10 @@ class GmProtection:
         if self._choice is None:
             try:
                 self._choice = await choose(
-                    self._config.backend, pairs=self.policy.pairs, interface=self._config.interface
+                    self._config.backend,
+                    pairs=self.policy.pairs,
+                    interface=self._config.interface,
+                    nat=self._config.nat,
                 )
             except IpsecError as error:
                 self._trouble = str(error)

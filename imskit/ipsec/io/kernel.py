@@ -110,6 +110,8 @@ class KernelBackend:
             _undo(installed)
             raise
         self._sets[name] = installed
+        if associations.outbound[0].encapsulation is not None:
+            _log.warning("security agreement %s: if a NAT changes addresses, it needs the userspace back end", name)
         _log.info(
             "security agreement %s: %s in the kernel, %s <-> %s",
             name,
@@ -222,7 +224,7 @@ class KernelBackend:
 
     def _counters(self) -> Counter[str]:
         """The namespace's XFRM counters."""
-        if self._counter_file is None:
+        if self._counter_file is None or self._counter_file.closed:
             return Counter()
         self._counter_file.seek(0)
         pairs = (line.split() for line in self._counter_file)

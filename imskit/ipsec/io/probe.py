@@ -31,13 +31,18 @@ async def choose(
     *,
     pairs: Sequence[AlgorithmPair] = STANDARD_PAIRS,
     interface: str | None = None,
+    nat: bool = False,
 ) -> Choice:
     """Open the back end that ``preference`` names; ``auto``: the kernel if it does all of ``pairs``, else userspace.
 
-    ``interface``: the one that ESP leaves and enters by (userspace; the kernel's follows the routes).  ``IpsecError``
-    if what was asked for, or for ``auto`` either of them, does not work here; it says why and what to do.
+    ``interface``: the one that ESP leaves and enters by (userspace; the kernel's follows the routes).  ``nat``: there
+    may be one between the ends, which the kernel's tunnels do not get through (``kernel``).  ``IpsecError`` if what
+    was asked for, or for ``auto`` either of them, does not work here; it says why and what to do.
     """
-    choice = await _choose(preference, pairs, interface)
+    if preference == "auto" and nat:
+        choice = Choice(await UserspaceBackend.open(interface=interface), "there may be a NAT on the way")
+    else:
+        choice = await _choose(preference, pairs, interface)
     _log.info("IPsec: %s back end: %s", choice.backend.kind, choice.why)
     return choice
 

@@ -81,3 +81,9 @@ async def test_neither(machine: Machine) -> None:
     machine.kernel, machine.userspace = IpsecError("no ESP"), IpsecError("no TUN", cure="Run it as root.")
     with pytest.raises(IpsecError, match=r"kernel: no ESP; userspace: no TUN. Run it as root."):
         await choose("auto")
+
+
+async def test_behind_a_nat_the_kernel_would_not_do(machine: Machine) -> None:
+    choice = await choose("auto", nat=True)
+    assert (choice.backend.kind, choice.why) == ("userspace", "there may be a NAT on the way")
+    assert (await choose("kernel", nat=True)).backend.kind == "kernel"
