@@ -59,8 +59,11 @@ def web_answer(
     formats: Sequence[Format] = WEB_FORMATS,
     *,
     previous: SessionDescription | None = None,
+    dtls_client: bool | None = None,
 ) -> tuple[SessionDescription, LegMedia]:
     """The answer to the page, once IMS answered: IMS's own format if the page has it, IMS's direction.
+
+    ``dtls_client`` is our role where the association goes on.
 
     SdpError (488) if IMS refused the sound, or the page's offer cannot be answered.
     """
@@ -71,6 +74,7 @@ def web_answer(
         relayed=ims.codec,
         direction=ims.direction.reversed,
         previous=previous,
+        dtls_client=dtls_client,
     )
 
 

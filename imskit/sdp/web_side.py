@@ -79,11 +79,13 @@ def make_answer(
     relayed: AgreedCodec | None = None,
     direction: Direction = Direction.SENDRECV,
     previous: SessionDescription | None = None,
+    dtls_client: bool | None = None,
 ) -> tuple[SessionDescription, LegMedia]:
     """Answer ``offer`` with one sound format and its telephone-event; everything else is refused in place.
 
     ``relayed`` is the other leg's format, taken if it is offered, so that nothing need be transcoded; else the
-    offer's first that ``formats`` has.  SdpError (488) if no line can be accepted.
+    offer's first that ``formats`` has.  ``dtls_client`` is our role in an association that goes on: an open offer
+    does not change it (RFC 8842 section 5.3).  SdpError (488) if no line can be accepted.
     """
     index, media = _sound_line(offer, formats)
     offered = codecs_of(media)
@@ -93,7 +95,8 @@ def make_answer(
         line, agreed, _ = next((choice for choice in choices if choice[1].is_same_format(relayed)), choices[0])
     event = answer_event(offered, agreed.clock_rate)
     way = answer_direction(offer.direction_of(media), direction)
-    client = _offered_setup(offer, media) != "active"
+    setup = _offered_setup(offer, media)
+    client = dtls_client if setup == "actpass" and dtls_client is not None else setup != "active"
     mid = media.attribute("mid")
     bundle = any(group.semantics == "BUNDLE" and mid in group.mids for group in offer.typed("group", Group.parse))
     answer = _session(endpoint, mid if bundle else None)
