@@ -116,7 +116,8 @@ def check(arguments: argparse.Namespace) -> int:
     print(f"  web proxy     {config.wwpf.address} port {config.wwpf.port}, for {', '.join(config.wwpf.browsers)}")
     print(f"  IMS           {ims.address} port {ims.port} -> {', '.join(ims.p_cscf) or 'the P-CSCF on the card'}")
     print(f"  Gm            {_wanted_security(ims)}")
-    print(f"  SIM card      {config.card.reader or 'the first reader with a card'}")
+    laboratory = "  (LABORATORY ONLY: its key lies in a file)" if config.card.reader.startswith("software:") else ""
+    print(f"  SIM card      {config.card.reader or 'the first reader with a card'}{laboratory}")
     return 0
 
 

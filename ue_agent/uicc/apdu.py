@@ -8,7 +8,7 @@ of the data only AIDs and file identifiers, so neither keys, PIN and challenges 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ue_agent.uicc.errors import CardError, CardUnresponsiveError
 from ue_agent.uicc.transport import CardTransport
@@ -112,7 +112,7 @@ class Command:
     ins: int
     p1: int = 0
     p2: int = 0
-    data: bytes = b""
+    data: bytes = field(default=b"", repr=False)
     le: int | None = None
     """Octets expected, 256 for all there are, ``None`` for no answer."""
     public: bool = False
@@ -134,7 +134,7 @@ class Command:
 class Answer:
     """Response data and the final status word (never 61xx or 6Cxx)."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     sw: int
 
     @property

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -30,8 +29,11 @@ from ue_agent.uicc.errors import (
 from ue_agent.uicc.pin import Pin
 from ue_agent.uicc.spec import open_backend, parse_spec
 from ue_agent.uicc.transport import CardBackend, CardEvent, CardInserted
+from ue_agent.uicc.worker import Worker
 
 _log = logging.getLogger(__name__)
+CLOSE_SECONDS = 5.0
+"""How long the watcher, and the card, may take to come to an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class UiccCard:
     def __init__(self, spec: CardSpec, backend: CardBackend, pin_memory: Path | None = None) -> None:
         self._backend = backend
         self._pin = Pin(spec.pin, pin_memory)
-        self._worker = ThreadPoolExecutor(1, "uicc")
+        self._worker = Worker("uicc")
         self._watcher: threading.Thread | None = None
         self._present = asyncio.Event()
         self._subscribers: list[CardEvents] = []
@@ -159,9 +161,13 @@ class UiccCard:
         self._closed = True
         self._backend.stop()
         if self._watcher is not None:
-            await asyncio.to_thread(self._watcher.join)
-        await asyncio.get_running_loop().run_in_executor(self._worker, self._drop)
-        self._worker.shutdown()
+            await asyncio.to_thread(self._watcher.join, CLOSE_SECONDS)
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._worker.run(self._drop)
+        except TimeoutError:
+            _log.warning("the card does not answer and is left as it is")
+        self._worker.end()
         for events in self._subscribers:
             events.put(None)
 
@@ -211,7 +217,7 @@ class UiccCard:
     async def _run[T](self, operation: Callable[[], T]) -> T:
         if self._closed:
             raise UiccError("the card is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._worker, self._guarded, operation)
+        return await self._worker.run(lambda: self._guarded(operation))
 
     # --- the worker's thread
 

@@ -162,6 +162,10 @@ class _ModemTransport:
             before = self._card.channel
             try:
                 return self._card.transmit(apdu)
+            except CardUnresponsiveError as error:
+                if self._generation != self._port.generation:  # reported while the command was under way
+                    raise CardRemovedError("the SIM card was taken out of the modem") from error
+                raise
             finally:
                 if self._card.channel != before:
                     self._write_note()

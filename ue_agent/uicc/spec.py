@@ -123,6 +123,6 @@ def _modem(text: str, rest: str) -> ModemSource:
 
 
 def _path(text: str, path: str, example: str) -> Path:
-    if not path.startswith("/") or path == "/":
+    if not path.startswith("/") or not Path(path).name:
         raise SpecError(f"{text!r}: give the whole path, such as {example}")
     return Path(path)

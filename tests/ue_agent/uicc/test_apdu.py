@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from ue_agent.uicc.apdu import (
+    Answer,
     CardChannel,
     Command,
     authenticate,
@@ -138,3 +139,8 @@ def test_meanings() -> None:
     assert meaning(0x6AFF) == "wrong parameters"
     assert meaning(0x9000) == meaning(0x910B) == "normal ending"
     assert meaning(0x1234) == "unknown status"
+
+
+def test_neither_command_nor_answer_shows_its_data() -> None:
+    shown = repr([verify_pin(1, "73952"), authenticate(b"R" * 16, b"A" * 16), Answer(b"SECRET", 0x9000)])
+    assert not any(hidden in shown for hidden in ("73952", "RRRR", "AAAA", "SECRET"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -172,3 +174,33 @@ async def test_the_log_has_no_secrets(
 def test_a_pin_has_four_to_eight_digits(pin: str) -> None:
     with pytest.raises(ValueError, match="4 to 8 digits"):
         CardSpec(pin=Secret(pin))
+
+
+async def test_a_card_that_stays_silent_for_good_does_not_keep_us_from_ending(
+    make_card: MakeCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ue_agent.uicc.card.CLOSE_SECONDS", 0.1)
+    sim, silent = make_card(), threading.Event()
+
+    class Silent:
+        def reset(self) -> None:
+            sim.reset()
+
+        def transmit(self, apdu: bytes) -> bytes:
+            if apdu[1] == 0x88:
+                silent.wait()
+            return sim.transmit(apdu)
+
+    card = await UiccCard.open(CardSpec(), InProcessReader(Silent()))
+    await card.identities()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await card.authenticate(bytes(16), bytes(16))
+    async with asyncio.timeout(2):
+        await card.close()
+    workers = [thread for thread in threading.enumerate() if thread.name == "uicc"]
+    assert workers and all(thread.daemon for thread in workers)
+    silent.set()
+    for thread in workers:
+        await asyncio.to_thread(thread.join, 5)
+        assert not thread.is_alive()

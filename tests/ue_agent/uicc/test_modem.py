@@ -284,6 +284,34 @@ async def test_the_sim_card_is_pulled_during_authenticate(
         assert isinstance(await card.authenticate(vector.rand, vector.autn), Success)
 
 
+class SilentPort(ModemPort):
+    """Says nothing while ``silent``."""
+
+    silent = False
+
+    def write(self, octets: bytes) -> None:
+        if not self.silent:
+            super().write(octets)
+
+
+async def test_a_removal_that_only_an_unsolicited_line_tells(make_card: MakeCard, make_vector: MakeVector) -> None:
+    """The modem reports it and then leaves the command without an answer."""
+
+    def pull(apdu: bytes) -> None:
+        if apdu[1] == 0x88:
+            port.write(b"\r\n+CPIN: NOT READY\r\n")
+            port.silent = True
+
+    async with SilentPort(Modem(Recorder(make_card(), pull))) as port, opened(port, seconds=0.4) as card:
+        await card.identities()
+        with pytest.raises(CardRemovedError, match="taken out of the modem"):
+            await card.authenticate(bytes(16), bytes(16))
+        port.silent = False
+        port.insert(make_card())
+        vector = make_vector()
+        assert isinstance(await card.authenticate(vector.rand, vector.autn), Success)
+
+
 async def test_the_modem_is_unplugged_during_authenticate_and_comes_back(
     make_card: MakeCard, make_vector: MakeVector, tmp_path: Path
 ) -> None:
