@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from imskit.engine import Tokens
 from imskit.ims.gm_path import GmPath
 from imskit.ims.profile import UeProfile
-from imskit.ims.registration_notice import Notice, same_identity, usable_identity
+from imskit.ims.registration_notice import Notice, identity_key, usable_identity
 from imskit.secrets import Identity
 from imskit.sip.wire.message import Request
 
+MAXIMUM_IDENTITIES = 100
+"""Identities of one registration that are kept; a subscription has a handful."""
 _LONG_REGISTRATION = 1200
 _REFRESH_BEFORE = 600
 
@@ -39,7 +41,7 @@ class Binding:
         """Note a 200; the refresh is due 600 s before the end, or at half of a short time (clause 5.1.1.4.1)."""
         self.expires_at = now + seconds
         self.due_at = now + (seconds - _REFRESH_BEFORE if seconds > _LONG_REGISTRATION else seconds / 2)
-        self.associated = associated
+        self.associated = associated[:MAXIMUM_IDENTITIES]
 
     def register(
         self,
@@ -104,33 +106,34 @@ class Bindings:
 
     def associated(self) -> tuple[Identity, ...]:
         """Return the identities that may be used, the default first."""
-        found: list[Identity] = []
+        found: dict[str, Identity] = {}
         for binding in self:
             if binding.expires_at is not None:
-                found += [each for each in binding.associated if not _among(each, found)]
-        return tuple(found)
+                for each in binding.associated:
+                    found.setdefault(identity_key(each), each)
+        return tuple(found.values())
 
     def add_missing(self, now: float) -> None:
         """Add the card's identities that are not registered with those before them; they are due at once."""
+        known = _keys((*self.associated(), *(each.impu for each in self)))
         for impu in self._profile.more_impus:
-            known = (*self.associated(), *(each.impu for each in self))
-            if not _among(impu, known):
+            if identity_key(impu) not in known:
                 binding = self._fresh(impu)
                 binding.due_at = now
                 self._others.append(binding)
 
     def obey(self, notice: Notice) -> None:
         """Take in which identities the network has registered or not (clauses 5.1.1.5.1 and 5.1.1.7)."""
-        known = self.associated()
-        self.primary.associated += tuple(
-            each for each in notice.active if usable_identity(each) and not _among(each, known)
-        )
+        known, gone = _keys(self.associated()), _keys(notice.gone)
+        room = max(0, MAXIMUM_IDENTITIES - len(known))
+        added = [each for each in notice.active if usable_identity(each) and identity_key(each) not in known]
+        self.primary.associated += tuple(added[:room])
         for binding in self:
-            binding.associated = tuple(each for each in binding.associated if not _among(each, notice.gone))
+            binding.associated = tuple(each for each in binding.associated if identity_key(each) not in gone)
 
     def _fresh(self, impu: Identity) -> Binding:
         return Binding(impu, self._tokens(32), self._tokens(16))
 
 
-def _among(identity: Identity, others: Iterable[Identity]) -> bool:
-    return any(same_identity(identity, other) for other in others)
+def _keys(identities: Iterable[Identity]) -> set[str]:
+    return {identity_key(each) for each in identities}

@@ -8,7 +8,7 @@ from imskit.ims.reginfo import RegContact, RegInfo
 from imskit.ims.register_response import same_address
 from imskit.secrets import Identity
 from imskit.sip.wire.errors import SipParseError
-from imskit.sip.wire.uri import SipUri, parse_uri, uri_equal
+from imskit.sip.wire.uri import SipUri, TelUri, parse_uri
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,12 @@ def read(document: RegInfo, ours: SipUri, registered: tuple[Identity, ...], prim
         elif own:
             gone.append(Identity(registration.aor))
             words.append(own[0])
-    left = [each for each in registered if not any(same_identity(each, other) for other in gone)]
-    over = bool(words) and not active and (not left or document.full or any(same_identity(primary, g) for g in gone))
+    ended = {identity_key(each) for each in gone}
+    left = {identity_key(each) for each in registered} - ended
+    over = bool(words) and not active and (not left or document.full or identity_key(primary) in ended)
     shortened = next((c.expires for _, c in alive if c.event == "shortened" and c.expires is not None), None)
-    mine = next((c for aor, c in alive if same_identity(Identity(aor), primary)), None)
+    own_key = identity_key(primary)
+    mine = next((c for aor, c in alive if identity_key(Identity(aor)) == own_key), None)
     return Notice(
         tuple(active),
         tuple(gone),
@@ -60,16 +62,16 @@ def read(document: RegInfo, ours: SipUri, registered: tuple[Identity, ...], prim
     )
 
 
-def same_identity(one: Identity, other: Identity) -> bool:
-    """Tell whether two texts are the same public identity."""
-    left, right = str.__str__(one), str.__str__(other)
-    if left.lower() == right.lower():
-        return True
+def identity_key(identity: Identity) -> str:
+    """Return what all spellings of one public identity have in common (RFC 3261 section 10.3, RFC 3966 section 4)."""
+    text = str.__str__(identity)
     try:
-        a, b = parse_uri(left), parse_uri(right)
+        uri = parse_uri(text)
     except SipParseError:
-        return False
-    return isinstance(a, SipUri) and isinstance(b, SipUri) and uri_equal(a, b)
+        return text
+    if isinstance(uri, SipUri):
+        return str(uri.address_of_record())
+    return f"tel:{uri.digits}" if isinstance(uri, TelUri) else text
 
 
 def usable_identity(identity: Identity) -> bool:

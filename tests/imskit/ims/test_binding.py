@@ -69,6 +69,18 @@ def test_the_network_adds_and_takes_identities() -> None:
     assert found.associated() == (FIRST, THIRD)
 
 
+def test_no_network_fills_the_memory() -> None:
+    found = bindings()
+    crowd = tuple(Identity(f"sip:{n}@ims.example") for n in range(5000))
+    found.primary.accepted(600, crowd[:50], 0.0)
+    found.obey(Notice(crowd, (), None, None))
+    assert len(found.associated()) == 100
+    found.primary.accepted(600, crowd, 0.0)
+    assert len(found.associated()) == 100
+    found.obey(Notice((), crowd, None, None))
+    assert found.associated() == ()
+
+
 def test_a_new_registration_has_a_new_call_id_and_begins_to_count_anew() -> None:
     found = bindings()
     old = found.primary

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imskit.ims.reginfo import RegContact, RegInfo, Registration
-from imskit.ims.registration_notice import read, same_identity
+from imskit.ims.registration_notice import identity_key, read
 from imskit.secrets import Identity
 from imskit.sip.wire.uri import SipUri, parse_uri
 
@@ -74,9 +74,11 @@ def test_a_shortened_registration_and_its_gruus() -> None:
         ("tel:+15550100", "TEL:+15550100", True),
         ("sip:a@ims.example", "sip:b@ims.example", False),
         ("sip:a@ims.example", "tel:+1", False),
+        ("tel:+1-555-0100", "tel:+15550100;x=y", True),
+        ("sip:+1%35550100@ims.example;user=phone", "sip:+15550100@ims.example", True),
         ("x", "x", True),
         ("x", "sip:a@b", False),
     ],
 )
 def test_same_identity(one: str, other: str, same: bool) -> None:
-    assert same_identity(Identity(one), Identity(other)) is same
+    assert (identity_key(Identity(one)) == identity_key(Identity(other))) is same
