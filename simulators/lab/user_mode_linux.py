@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ _NEEDS = {
 
 
 _running: set[int] = set()
+_stopped = threading.Event()
 
 
 class GuestError(LabError):
@@ -191,6 +193,8 @@ def _boot(work: Path, memory_mb: int, within: float) -> bool:
         )
     _running.add(process.pid)
     try:
+        if _stopped.is_set():
+            return False
         process.wait(_BOOT_SECONDS + within)
         return True
     except subprocess.TimeoutExpired:
@@ -202,7 +206,8 @@ def _boot(work: Path, memory_mb: int, within: float) -> bool:
 
 
 def stop_all() -> None:
-    """Kill the guests of this process's other threads; their ``run()`` ends with ``GuestError``."""
+    """Kill the guests of this process's other threads, now and to come; their ``run()`` ends with ``GuestError``."""
+    _stopped.set()
     for pid in list(_running):
         _kill(pid)
 
