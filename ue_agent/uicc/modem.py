@@ -42,6 +42,8 @@ _log = logging.getLogger(__name__)
 COMMAND_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
 _POLL_SECONDS = 2.0
+_MISSED_LOOKS = 4
+"""Looks without a clear answer, one after the other, that count as a removal."""
 _WRITE_SECONDS = 2.0
 _LOCK_SECONDS = 15.0
 _STEP_SECONDS = 0.02
@@ -94,12 +96,16 @@ class ModemBackend:
 
     def _watch(self, presence: Presence) -> None:
         trouble: str | None = None
-        known = self._port.generation
+        known, missed = self._port.generation, 0
         while not self._stopped.is_set():
             try:
-                present, now = self._look(), None
+                present, now, missed = self._look(), None, 0
+            except CardUnresponsiveError as error:
+                # Modems fall silent for seconds, as when they look for networks: that is no removal yet.
+                missed += 1
+                present, now = presence.reader is not None and missed < _MISSED_LOOKS, str(error)
             except UiccError as error:
-                present, now = False, str(error)
+                present, now, missed = False, str(error), 0
             if now != trouble and now is not None:
                 _log.warning("%s", now)
             trouble = now
@@ -127,6 +133,8 @@ class ModemBackend:
                 greet(self._watching, seconds)
             self._port.arrived = False
             state = sim_state(self._watching, seconds)
+            if state is SimState.BUSY:
+                raise CardUnresponsiveError(f"the SIM card in the {self.name} {state.value}")
             if not state.present:
                 self._port.lose_card()
             return state.present

@@ -64,6 +64,8 @@ class Quirk(StrEnum):
     """Puts an unsolicited line before each information line and before each result."""
     LOCKS_WITHOUT_PIN = "locks-without-pin"
     """Lets nothing through to the card before AT+CPIN."""
+    BUSY = "busy"
+    """Answers AT+CPIN? with "SIM busy", as after switching on."""
     MUTE = "mute"
     """Takes commands and never answers."""
 
@@ -223,6 +225,8 @@ class Modem:
         if rest == "?":
             if self._card is None:
                 raise _Refusal(10)
+            if Quirk.BUSY in self.quirks:
+                raise _Refusal(14)
             return [f"+CPIN: {self._pin_state()}"]
         if not rest.startswith("="):
             raise _Refusal(50)

@@ -254,6 +254,46 @@ async def test_the_sim_card_comes_goes_and_comes_back(
         assert isinstance(await card.authenticate(vector.rand, vector.autn), Success), "the same card"
 
 
+@pytest.mark.parametrize("quirk", [Quirk.MUTE, Quirk.BUSY])
+async def test_a_modem_that_has_no_time_is_not_a_removed_card(
+    port: ModemPort, make_card: MakeCard, make_vector: MakeVector, monkeypatch: pytest.MonkeyPatch, quirk: Quirk
+) -> None:
+    """One or two looks without an answer change nothing; without end it is as if the card were gone."""
+    monkeypatch.setattr("ue_agent.uicc.modem._POLL_SECONDS", 0.1)
+    looks: list[str] = []
+    look = ModemBackend._look
+
+    def counted(self: ModemBackend) -> bool:
+        looks.append("look")
+        loop.call_soon_threadsafe(looked.set)
+        return look(self)
+
+    async def wait_for_looks(number: int) -> None:
+        looks.clear()
+        while len(looks) < number:
+            looked.clear()
+            await looked.wait()
+
+    loop, looked = asyncio.get_running_loop(), asyncio.Event()
+    monkeypatch.setattr(ModemBackend, "_look", counted)
+    port.insert(make_card())
+    async with opened(port, seconds=0.5) as card:
+        await card.identities()
+        events = card.events()
+        port.modem.quirks.add(quirk)
+        await wait_for_looks(3)
+        port.modem.quirks.discard(quirk)
+        await wait_for_looks(3)
+        vector = make_vector()
+        assert isinstance(await card.authenticate(vector.rand, vector.autn), Success) and card.present
+        port.modem.quirks.add(quirk)
+        assert isinstance(await anext(events), CardRemoved)
+        port.modem.quirks.discard(quirk)
+        assert isinstance(await anext(events), CardInserted)
+        vector = make_vector()
+        assert isinstance(await card.authenticate(vector.rand, vector.autn), Success)
+
+
 async def test_swapped_between_two_looks(port: ModemPort, make_card: MakeCard) -> None:
     """Only the unsolicited line tells that another card is in."""
     port.insert(make_card())

@@ -1,8 +1,8 @@
 """Cards that do it their own way, each through a real pcscd with its virtual reader and through a modem's port.
 
 Issue's list [X-CARDLAB, S7-UICC]: T=0 GET RESPONSE, 6Cxx, empty SFI tag, IMPU record 8000FF…, no ISIM, blank ISIM,
-partial AID, 62xx, 63Cx, 9Fxx, short records, junk in EF_DIR, long TLVs.  FCPs and EF_DIR records of real cards are
-facts from the card dumps that pySim publishes (sysmoISIM-SJA2, sysmoISIM-SJA5).
+partial AID, 62xx, 63Cx, 9Fxx, short records, junk in EF_DIR, long TLVs.  The one FCP of a real card is from the dump of
+a sysmoISIM-SJA2 that pySim publishes.
 """
 
 from __future__ import annotations
@@ -177,6 +177,10 @@ def _fcp(change: Callable[[bytes], bytes]) -> Callable[[bytes, Callable[[bytes],
     return altered
 
 
+_REAL_ADF = bytes.fromhex(
+    "623c820278218302ff018410a0000000871004ffffffff8907090000a509800171830400018d08"
+    "8a01058c0100c60f90017083010183018183010a83010b"
+)
 _SFI = re.compile(rb"\x88(\x00|\x01.)", re.DOTALL)
 
 
@@ -197,6 +201,7 @@ def _retagged(fcp: bytes, change: Callable[[bytes], bytes]) -> bytes:
         pytest.param(_fcp(lambda f: _retagged(f, lambda v: _SFI.sub(b"\x88\x00", v))), id="empty SFI tag"),
         pytest.param(_fcp(lambda f: _retagged(f, lambda v: _SFI.sub(b"", v))), id="no SFI tag"),
         pytest.param(_fcp(lambda f: _retagged(f, lambda v: b"\xa5\x81\x90" + bytes(0x90) + v)), id="very long FCP"),
+        pytest.param(_fcp(lambda f: _REAL_ADF if f[2:5] == b"\x82\x02\x78" else f), id="FCP of an SJA2"),
         pytest.param(_fcp(lambda f: _retagged(f, lambda v: b"\x9f\x7f\x03\x88\x80\x62" + v)), id="tag of two octets"),
     ],
 )
