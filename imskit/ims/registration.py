@@ -203,6 +203,17 @@ class Registration:
         return self._sets.carries(flow.local[1], flow.remote)
 
     @property
+    def asks_in_clear(self) -> bool:
+        """Whether a REGISTER without protection is under way, which alone is answered without."""
+        attempt = self._attempt
+        return (
+            attempt is not None
+            and attempt.step is Step.RESPONSE
+            and attempt.path is not None
+            and not attempt.path.agreed
+        )
+
+    @property
     def _attempt(self) -> Attempt | None:
         return self._exchange.attempt
 

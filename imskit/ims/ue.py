@@ -220,7 +220,8 @@ class ImsUe:
             if self._registration.carries(received.flow):
                 return True
             if isinstance(message, Response) and message.cseq.method == "REGISTER":
-                return message.top_via.port == self._profile.local[1]
+                # Who reads along knows branch and tags: they do not make an answer to a protected request.
+                return self._registration.asks_in_clear and message.top_via.port == self._profile.local[1]
         elif response or host in self._proxies:
             return True
         _log.warning("a request that does not come from the P-CSCF is dropped")

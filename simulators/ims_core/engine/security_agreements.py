@@ -145,6 +145,9 @@ class SecurityAgreements:
         if self.protects(flow):
             if agreement is None:
                 return _refuse(request, 403, "no security agreement protects this request")
+            if agreement.proposal.impi not in (impi, str(request.to.uri)):
+                # Its keys are those of one card: another's RES, got by other ways, must not do inside them.
+                return _refuse(request, 403, "the security agreement belongs to another private identity")
             if not self._verified(request, agreement):
                 self._refused(agreement, now)
                 return self._no_agreement(request, "Security-Verify is not what Security-Server was")
@@ -214,9 +217,19 @@ class SecurityAgreements:
             return self._no_agreement(request, "spi-c, spi-s, port-c or port-s is missing in Security-Client", mode)
         if 0 in (spi_c, spi_s) or spi_c == spi_s or port_c == port_s:
             return _refuse(request, 400, "the SPIs and the ports in Security-Client must differ")
+        if mode == "trans" and self._taken(flow.remote[0], (port_c, port_s), impi):
+            return _refuse(request, 400, "another private identity has this address and protected port")
         values = tuple(str(mechanism) for mechanism in mechanisms)
         theirs = Party(flow.remote[0], spi_c, spi_s, port_c, port_s)
         return Proposal(values, found, mode, theirs, flow.local[0], impi, chain)
+
+    def _taken(self, host: str, ports: tuple[int, int], impi: str) -> bool:
+        """Whether one of a UE's protected ports is another's who has proved to be there (TS 33.203 clause 7.1)."""
+        return any(
+            each.stage is Stage.CONFIRMED and each.proposal.impi != impi
+            for port in ports
+            for each in self._by_ue_port.get((host, port), ())
+        )
 
     def _no_agreement(self, request: Request, words: str, mode: str = "trans") -> Response:
         """494 with what this network takes (RFC 3329 section 2.3.1)."""
@@ -344,7 +357,12 @@ class SecurityAgreements:
         port_c = next((port for port in ports.client if port not in clients), None)
         if port_s is None or port_c is None:
             others = at_client if port_s is None else at_server
-            going = [each for each in others if each.stage is Stage.LEAVING] or others
+            # What a REGISTER in clear asks for never ends a set in use: its sender may be anybody.
+            going = [each for each in others if each.stage is Stage.LEAVING] or [
+                each for each in others if each.stage is Stage.TEMPORARY
+            ]
+            if not going:
+                raise IpsecError(f"every protected port for {theirs.ip} is in use")
             self._forget(min(going, key=lambda each: each.ends_at))
             return self._our_party(proposal)
         spis: list[int] = []

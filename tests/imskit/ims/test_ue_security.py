@@ -258,6 +258,26 @@ def test_what_comes_outside_the_associations_is_not_taken() -> None:
     assert [each for each in bench.outputs if isinstance(each, ims.Ended)]
 
 
+@pytest.mark.parametrize("status", [200, 401, 403])
+def test_a_protected_register_is_not_answered_in_clear(status: int) -> None:
+    """Without encryption a stranger can read the branch: that must not be enough to speak for the P-CSCF."""
+    bench = Bench()
+    bench.feed(ims.Start())
+    bench.challenge()
+    register = bench.request("REGISTER")
+    assert not bench.sent_in_clear("REGISTER")
+    forged = answer_to(register, status, "evil", Service_Route="<sip:evil@10.45.0.66;lr>")
+    via = f"SIP/2.0/UDP {UE}:5060;branch={register.top_via.branch}"
+    forged.headers.set("Via", via)
+    forged.headers.set("Contact", f"{register.headers.get('Contact')};expires=600000")
+    for host in (P_CSCF, "10.45.0.66"):
+        bench.receive(forged, clear=True, host=host)
+    assert bench.ue.status.state is State.REGISTERING
+    assert bench.request("REGISTER") is register, "nothing has come of it"
+    bench.accept()
+    assert bench.ue.status.state is State.REGISTERED
+
+
 def test_the_contact_of_calls_is_the_public_gruu() -> None:
     bench = Bench(gruu=GRUU)
     bench.register()

@@ -462,6 +462,54 @@ def test_attempts_in_the_name_of_another_do_not_pile_up(secure: Any) -> None:
     assert len(sets.installed) <= 1 + len(PORTS.client)
 
 
+def test_one_subscriber_is_not_authenticated_inside_the_set_of_another(secure: Any) -> None:
+    """Who has got hold of another card's RES, but not of its CK and IK, must not register with it (TS 33.203 7.1)."""
+    world, _ = secure()
+    attacker = Ue(world, "0100")
+    assert attacker.register().status == 200
+    victim = Ue(world, "0200", attacker.host)
+    victim.spi, victim.port_c, victim.port_s = 3000, 7100, 7101
+    challenge = victim.first()  # whoever asks gets one
+    stolen = victim.raw.authenticated(challenge, *attacker.fields(**{"Security-Verify": attacker.server}))
+    world.messages.clear()
+    world.inject((attacker.host, attacker.port_c), (HOST, attacker.server_port), stolen.encode(), "UDP")
+    world.run(1)
+    assert [data.split(b"\r\n")[0] for _, data in world.messages] == [b"SIP/2.0 403 Forbidden"]
+    (binding,) = world.p_cscf._bindings.of_host(attacker.host)
+    assert binding.impi == attacker.raw.impi
+
+
+def test_the_protected_ports_of_another_subscriber_are_not_to_be_had(secure: Any) -> None:
+    """TS 33.203 clause 7.1: an address and protected port of a UE belong to one private identity."""
+    world, sets = secure()
+    ue = Ue(world)
+    assert ue.register().status == 200
+    (used,) = sets.installed
+    for ports in ((7000, 9001), (9000, 7001)):
+        attacker = Ue(world, "0200", ue.host)
+        attacker.spi, (attacker.port_c, attacker.port_s) = 5000, ports
+        refusal = attacker.first()
+        assert refusal.status == 400
+        assert "protected port" in (refusal.headers.get("Warning") or "")
+    assert list(sets.installed) == [used]
+
+
+def test_nobody_in_clear_ends_a_set_in_use(secure: Any) -> None:
+    """A set in use that ends sooner than the temporary ones of an attacker is still not the one to make room."""
+    world, sets = secure()
+    ue = Ue(world)
+    challenge = ue.first(("Expires", 60))
+    fields = ue.fields(**{"Security-Verify": ue.server})
+    assert ue.ask(ue.raw.authenticated(challenge, *fields, ("Expires", 60))).status == 200
+    (used,) = sets.installed
+    for number in range(12):
+        attacker = Ue(world)
+        attacker.raw.call_id = f"attack-{number}"
+        attacker.spi = 5000 + 2 * number
+        assert attacker.first().status in (401, 500)
+    assert used in sets.installed
+
+
 def test_protected_port_without_an_agreement(secure: Any) -> None:
     """Even if the sockets let it in: nobody is served there without an agreement."""
     world, _ = secure()
