@@ -256,6 +256,10 @@ class _Channel(ABC):
             else:
                 self.socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _DISCOVERY_OFF)
             _bind(self.socket, local_ip, port, interface)
+            # Until it had its address it got a copy of what came for others: that is nobody's now.
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(_BUFFER_BYTES):
+                    self.socket.recv(1)
         except BaseException:
             self.socket.close()
             raise

@@ -21,6 +21,7 @@ import pytest
 from imskit.ipsec.algorithms import STANDARD_PAIRS, expand_keys
 from imskit.ipsec.association import AssociationSet, Party, UdpEncapsulation
 from imskit.ipsec.errors import IpsecError, SpiCollision
+from imskit.ipsec.io import userspace
 from imskit.ipsec.io.userspace import UserspaceBackend
 from imskit.secrets import Secret
 
@@ -638,3 +639,21 @@ def test_in_a_user_namespace() -> None:
     )
     assert done.returncode == 0 and "passed" in done.stdout, done.stdout
     assert "skipped" not in done.stdout.splitlines()[-1], done.stdout
+
+
+@pytest.mark.parametrize(("kind", "address", "other"), [("_Raw4Channel", 4, "127.0.0.1"), ("_Raw6Channel", 6, "::1")])
+async def test_what_came_before_the_socket_had_its_address_is_nobodys(hosts, monkeypatch, kind, address, other) -> None:
+    """Between its making and its binding a raw socket hears ESP for every address: no second reading as a replay."""
+    bind = userspace._bind
+
+    def late(bound: socket.socket, *arguments) -> None:
+        with socket.socket(bound.family, socket.SOCK_RAW, 50) as stranger:
+            stranger.sendto(bytes(40), (other, 0))
+        assert bound.recv(100, socket.MSG_PEEK)
+        bind(bound, *arguments)
+
+    monkeypatch.setattr(userspace, "_bind", late)
+    with hosts[1].inside():
+        channel = getattr(userspace, kind)(P_CSCF[address], 0, None)
+    with contextlib.closing(channel), pytest.raises(BlockingIOError):
+        channel.socket.recv(100)
