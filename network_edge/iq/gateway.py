@@ -267,6 +267,8 @@ class MediaGateway(Protocol):
 
     on_media_lost: OnMediaLost | None
     """Called when media of a call end without ``delete``; set it before the first offer."""
+    draining: bool
+    """New calls are refused with ``GatewayUnavailableError``; those that run go on."""
 
     async def ping(self) -> None:
         """Return when the gateway answers."""
