@@ -12,6 +12,7 @@ from imskit.config.model import ConfigError, load
 from imskit.observe import logs
 from network_edge.wwsf.config import WwsfConfig
 from network_edge.wwsf.home_network import HssClient
+from network_edge.wwsf.identities import command as user
 from network_edge.wwsf.server import Wwsf, WwsfError
 
 _EPILOG = """\
@@ -38,6 +39,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("-c", "--config", metavar="FILE", type=Path, required=True, help="configuration (TOML)")
     parser.add_argument("--log-level", choices=logs.LEVELS, default="info", help="(default info)")
     parser.set_defaults(run=run)
+    user.register(commands)
 
 
 def run(arguments: argparse.Namespace) -> int:

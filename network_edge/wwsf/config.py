@@ -9,6 +9,7 @@ from typing import Literal
 from imskit.aka.gba import UA_HTTP_DIGEST
 from imskit.config.model import setting
 from imskit.secrets import Secret
+from network_edge.wwsf.identities.config import IdentitiesConfig
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class WwsfConfig:
         "what a device with the agent logs in with: aka (its SIM card), gba (a bootstrapped key), either", "aka"
     )
     gba: GbaConfig | None = setting("needed for gba and either", None)
+    identities: IdentitiesConfig | None = setting("accounts that need no SIM card", None)
     events: Path | None = setting("file that the steps of each log-in are appended to, JSON lines", None)
 
     def __post_init__(self) -> None:
