@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from imskit.engine import Tokens
@@ -59,7 +59,11 @@ class _Received:
     """Nothing is to be told (Refer-Sub: false)."""
     replaces: str
     referred_by: str
-    last: int = field(default=0)
+    until: float
+    """Until when the owner may decide."""
+    taken: bool = False
+    """The owner makes the call."""
+    last: int = 0
 
 
 class Referrals:
@@ -83,10 +87,15 @@ class Referrals:
 
     def deadline(self) -> float | None:
         """When `tick` is due."""
-        return min((asked.until for asked in self._asked.values()), default=None)
+        undecided = [received.until for received in self._received.values() if not received.taken]
+        return min((*undecided, *(asked.until for asked in self._asked.values())), default=None)
 
     def tick(self, now: float) -> None:
-        """Give up referrals that nothing is heard of."""
+        """Give up referrals that nothing is heard of, and those of others that the owner does not decide on."""
+        for name, received in list(self._received.items()):
+            if not received.taken and now >= received.until:
+                received.taken = True
+                self.report(name, 408, "", now)
         for key in [key for key, asked in self._asked.items() if now >= asked.until]:
             self._done(key, None)
 
@@ -169,9 +178,11 @@ class Referrals:
         """The dialog of a call is gone, and the subscriptions within it."""
         for key in [key for key, asked in self._asked.items() if asked.within == call]:
             self._done(key, None)
-        for received in self._received.values():
+        for name, received in list(self._received.items()):
             if received.within == call:
                 received.silent = True
+                if not received.taken:
+                    del self._received[name]
 
     # ---- others' --------------------------------------------------------------------------------------------------
 
@@ -217,7 +228,13 @@ class Referrals:
             )
         name = f"referral-{self._tokens(8)}"
         self._received[name] = _Received(
-            call, str(message.cseq.number), notifier, silent, replaces, str(by[0]) if by else ""
+            call,
+            str(message.cseq.number),
+            notifier,
+            silent,
+            replaces,
+            str(by[0]) if by else "",
+            now + PATIENCE_SECONDS,
         )
         fields = (("Refer-Sub", "false"),) if silent else ()
         self._command(ua.Respond(request, 202, None, fields, to_tag=None if call else tag))
@@ -225,10 +242,11 @@ class Referrals:
         self._emit(ReferralReceived(name, call, target, replaces, str(by[0].uri) if by else ""))
 
     def fields(self, name: str) -> tuple[tuple[str, str], ...]:
-        """What the INVITE of a referral says beside the usual; empty if there is none of that name."""
+        """Take a referral on; returns what its INVITE says beside the usual, nothing if there is none of that name."""
         received = self._received.get(name)
         if received is None:
             return ()
+        received.taken = True
         fields = []
         if received.replaces:
             fields += [("Replaces", received.replaces), ("Require", "replaces")]

@@ -46,6 +46,16 @@ _FATAL = frozenset({404, 408, 410, 416, 481, 482, 483, 484, 485, 502, 604})
 _EXPIRED: Fields = (("Reason", str(ReasonHeader.of("SIP", 408, "Session timer expired"))),)
 
 
+def _ends_call(method: str, reply: Reply) -> bool:
+    """Whether a failed request of this method says anything of the call (RFC 5057 sections 5.1 and 5.3).
+
+    A NOTIFY belongs to a subscription beside it; a REFER that is refused with 404 or 416 may mean its Refer-To.
+    """
+    if method == "NOTIFY":
+        return False
+    return method != "REFER" or not isinstance(reply, Response) or reply.status == 481
+
+
 class SessionOwner(Protocol):
     """The call that a dialog belongs to."""
 
@@ -211,7 +221,8 @@ class Session:
                 self.core.emit(ResponseReceived(command.key, None, result.cause))
             else:
                 self.core.emit(ResponseReceived(command.key, result))
-            self.check_lost(result)
+            if _ends_call(command.method, result):
+                self.check_lost(result)
 
         self.enqueue(Outgoing(build, reply, self.hop, self.call))
 

@@ -270,12 +270,16 @@ function second() {
   else showSecond(null);
 }
 
-function hold(mine, on) {
+function hold(mine, on, tries = 10) {
   return new Promise((done) => {
     const { session } = mine;
     const finish = () => { if (mine === call) front(); done(); };
-    if (session.isOnHold().local === on) finish();
-    else if (!(on ? session.hold({}, finish) : session.unhold({}, finish))) done();
+    if (session.isEnded()) done();
+    else if (session.isOnHold().local === on) finish();
+    else if (on ? session.hold({}, finish) : session.unhold({}, finish)) return;
+    // Another change is under way.
+    else if (tries > 0) setTimeout(() => hold(mine, on, tries - 1).then(done), 300);
+    else done();
   });
 }
 

@@ -447,3 +447,36 @@ async def test_what_was_not_agreed_does_not_pass(call: Call) -> None:
 async def test_an_unknown_codec_is_refused_when_the_plan_is_applied(call: Call) -> None:
     with pytest.raises(ValueError, match="EVS"):
         call.bridge.apply(plan(media(OPUS), media(AgreedCodec("EVS", 16000, 1, 127, 127))))
+
+
+@pytest.mark.parametrize(
+    ("web", "ims"),
+    [
+        ((OPUS, EVENT_48), (AMR_WB, IMS_EVENT_16)),
+        ((WEB_PCMA, EVENT_8), (IMS_PCMA, IMS_EVENT_8)),
+    ],
+    ids=["transcoded", "relayed"],
+)
+async def test_a_key_that_came_in_signalling(
+    call: Call, web: tuple[AgreedCodec, ...], ims: tuple[AgreedCodec, ...]
+) -> None:
+    """One key, played towards IMS on its clock, for its length; sound goes on."""
+    with pytest.raises(ValueError, match="no media yet"):
+        call.bridge.press("5", 0.1)
+    call.bridge.apply(plan(media(*web), media(*ims)))
+    with pytest.raises(ValueError, match="no DTMF key"):
+        call.bridge.press("x", 0.1)
+    call.bridge.press("5", 0.1)
+    receiver = TelephoneEventReceiver(ims[1].clock_rate, timeout=1.0)
+    changes: list[EventStarted | EventEnded] = []
+    while len(changes) < 2:
+        (packet,) = await call.at_ims(1)
+        assert packet.payload_type == ims[1].send_payload_type
+        changes += receiver.received(packet.timestamp, packet.payload, 0.0)
+    assert changes == [EventStarted(5, 10), EventEnded(5, pytest.approx(0.1), True)]
+
+
+async def test_a_key_for_who_takes_none(call: Call) -> None:
+    call.bridge.apply(plan(media(OPUS, EVENT_48), media(AMR_WB)))
+    with pytest.raises(ValueError, match="takes no telephone events"):
+        call.bridge.press("5", 0.1)
