@@ -143,12 +143,16 @@ class _Memory:
     def load(self, card: Uicc) -> None:
         """Put what is on file into ``card``; nothing if there is no file yet."""
         try:
-            contents = json.loads(self._file.read_bytes()[:_MAX_FILE])
+            descriptor, text = _open(self._file)
+            os.close(descriptor)
+            contents = json.loads(text)
             if not isinstance(contents, dict):
                 raise ValueError("no JSON object")
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, RecursionError) as error:
+        except NoCardError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return
+            raise self._broken(error) from error
+        except (ValueError, RecursionError) as error:
             raise self._broken(error) from error
         if contents.get("imsi") != self._of:
             raise CardUnresponsiveError(f"the software card's memory {self._file} is another card's; remove it")
@@ -192,7 +196,7 @@ def _open(file: Path) -> tuple[int, str]:
         if status.st_uid != os.geteuid():
             raise NoCardError(f"software card: {file} belongs to another user and is not used")
         if status.st_mode & 0o077:
-            raise NoCardError(f"software card: {file} holds a key and others may get at it. Run: chmod 600 {file}")
+            raise NoCardError(f"software card: {file} holds keys and others may get at it. Run: chmod 600 {file}")
         content = os.read(contacts, _MAX_FILE + 1)
         if len(content) > _MAX_FILE:
             raise NoCardError(f"software card: {file} is too large")

@@ -124,12 +124,16 @@ async def test_a_broken_memory_is_not_forgotten(file: Path) -> None:
     of_this_card = '{"imsi": "001010000000001"'
     for text in ("", "{", "[]", of_this_card + ', "sqn": ["x"]}', of_this_card + ', "sqn": 3, "pin": []}', "[" * 5000):
         memory.write_text(text)
+        os.chmod(memory, 0o600)
         async with await UiccCard.open(spec(file)) as card:
             with pytest.raises(CardUnresponsiveError, match=r"memory .*card\.toml\.state cannot be read"):
                 await card.identities()
     memory.write_text('{"imsi": "001010000000009", "sqn": []}')
     async with await UiccCard.open(spec(file)) as card:
         with pytest.raises(CardUnresponsiveError, match="another card's; remove it"):
+            await card.identities()
+        os.chmod(memory, 0o644)
+        with pytest.raises(CardUnresponsiveError, match=f"chmod 600 {memory}"):
             await card.identities()
 
 
