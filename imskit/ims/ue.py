@@ -55,7 +55,7 @@ from imskit.ims.gm_path import GmPath
 from imskit.ims.messages import Messages
 from imskit.ims.profile import EXPIRES, UeProfile
 from imskit.ims.reginfo import MEDIA_TYPE, RegInfo, RegInfoError
-from imskit.ims.security_agreement import SecurityAgreement
+from imskit.ims.security_agreement import Protection, SecurityAgreement
 from imskit.sip.engine import user_agent_events as ua
 from imskit.sip.engine.events import SentBy
 from imskit.sip.engine.subscription import retry_delay
@@ -211,7 +211,8 @@ class ImsUe:
     def _from_p_cscf(self, received: Received) -> bool:
         """Requests are taken from the P-CSCF only: nobody else on the access may make this UE ring.
 
-        With a security agreement they must come inside it, and so must all answers but those to a REGISTER in clear.
+        With a security agreement they must come inside it, and so must all answers but those to a REGISTER in clear;
+        with TLS, over TLS.
         """
         message, host = received.message, _plain(received.flow.remote[0])
         self._sender = received.flow.remote[0]
@@ -222,6 +223,8 @@ class ImsUe:
             if isinstance(message, Response) and message.cseq.method == "REGISTER":
                 # Who reads along knows branch and tags: they do not make an answer to a protected request.
                 return self._registration.asks_in_clear and message.top_via.port == self._profile.local[1]
+        elif self._profile.security.protection is Protection.TLS and not received.flow.secure:
+            pass  # anybody can write the P-CSCF's address on a datagram
         elif response or host in self._proxies:
             return True
         _log.warning("a request that does not come from the P-CSCF is dropped")

@@ -381,6 +381,22 @@ def test_tls_without_its_connection_is_registered_anew() -> None:
     bench.feed(ims.Received(response, flow))
     assert bench.ue.status.security == "TLS"
     assert bench.request("SUBSCRIBE").headers.get("Route") == f"<sip:{P_CSCF}:5061;transport=tls;lr>"
+    options = Request.create(
+        "OPTIONS",
+        f"sip:{UE}:5060;transport=tls",
+        [
+            ("Via", f"SIP/2.0/TLS {P_CSCF}:5061;branch=z9hG4bKo"),
+            ("Max-Forwards", 70),
+            ("From", "<sip:bob@ims.example>;tag=b"),
+            ("To", f"<{ME}>"),
+            ("Call-ID", "o"),
+            ("CSeq", "1 OPTIONS"),
+        ],
+    )
+    bench.feed(ims.Received(options.copy(), Flow("UDP", (UE, 5060), (P_CSCF, 5061), 10)))
+    assert bench.responses("OPTIONS") == [], "only what comes over TLS is taken"
+    bench.feed(ims.Received(options, flow))
+    assert bench.responses("OPTIONS")[-1].status == 200
     bench.feed(ims.FlowClosed(flow, "reset"))
     assert bench.ue.status.state is State.REGISTERING
 
