@@ -1,0 +1,316 @@
+"""The gateway with real media at both ends [A-AGW, R-SEC, R-CONSENT]: both directions, re-offers, forks, losses."""
+
+import asyncio
+
+import pytest
+
+from imskit.media import transports
+from imskit.media.events import Step
+from imskit.sdp import web_side
+from imskit.sdp.attributes import Direction
+from imskit.sdp.description import SessionDescription
+from imskit.sdp.negotiation import next_offer
+from imskit.sdp.profile import AMR_WB, IMS, OPUS, PCMA, WEBRTC
+from network_edge.iq.gateway import (
+    TOWARDS_IMS,
+    TOWARDS_WEB,
+    AnswerRequest,
+    CodecFlags,
+    DeleteRequest,
+    GatewayError,
+    GatewayUnavailableError,
+    Loss,
+    MediaFlags,
+    OfferRequest,
+    QueryRequest,
+    Transport,
+    UnknownCallError,
+)
+
+
+async def from_browser(gateway, browser, phone, call="call", flags=TOWARDS_IMS):
+    towards_ims = await gateway.offer(OfferRequest(call, "web", browser.offer(), flags))
+    answer = phone.take_offer(towards_ims)
+    towards_web = await gateway.answer(AnswerRequest(call, "web", "ims", answer, TOWARDS_WEB))
+    browser.take_answer(towards_web)
+    return towards_ims, towards_web
+
+
+async def from_phone(gateway, browser, phone, call="call"):
+    towards_web = await gateway.offer(OfferRequest(call, "ims", phone.offer(), TOWARDS_WEB))
+    answer = browser.take_offer(towards_web)
+    towards_ims = await gateway.answer(AnswerRequest(call, "ims", "web", answer, TOWARDS_IMS))
+    phone.take_answer(towards_ims)
+    return towards_web, towards_ims
+
+
+async def speak(browser, phone):
+    """Both speak, each another tone; both hear the other's."""
+    await browser.until(Step.DTLS_CONNECTED)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(browser.talk(500, 0.8))
+        group.create_task(phone.talk(900, 0.8))
+        group.create_task(browser.hears(34))
+        group.create_task(phone.hears(34))
+    assert browser.pitch(28) == pytest.approx(900, abs=15)
+    assert phone.pitch(28) == pytest.approx(500, abs=15)
+
+
+@pytest.mark.parametrize("phone_formats,mode", [((AMR_WB,), "transcode"), ((PCMA,), "relay")])
+async def test_a_call_from_the_browser(bench, phone_formats, mode):
+    """Speech both ways; transcoded only where the sides share no format; figures are true."""
+    gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone(formats=phone_formats)
+    towards_ims, towards_web = await from_browser(gateway, browser, phone)
+    assert IMS.violations(towards_ims) == [] and WEBRTC.violations(towards_web, offer=False) == []
+    await speak(browser, phone)
+    figures = await gateway.query(QueryRequest("call"))
+    assert figures.received["web"].packets == 40 and figures.received["ims"].packets == 40
+    assert figures.total.packets == 80
+    medias = [figures.details["tags"][tag]["medias"][0] for tag in ("web", "ims")]
+    assert [media["mode"] for media in medias] == [mode, mode]
+    assert figures.details["tags"]["web"]["in dialogue with"] == "ims"
+    await gateway.delete(DeleteRequest("call", "web", delay=0))
+    assert gateway.sessions == 0 and bench.lost == []
+
+
+async def test_a_call_from_ims(bench):
+    gateway, browser, phone = bench.gateway(), bench.browser(offers=False), bench.phone()
+    towards_web, towards_ims = await from_phone(gateway, browser, phone)
+    assert WEBRTC.violations(towards_web) == [] and IMS.violations(towards_ims, offer=False) == []
+    await speak(browser, phone)
+
+
+async def test_ims_is_answered_with_the_browsers_own_format(bench):
+    """Nothing is transcoded where nothing need be."""
+    gateway, browser, phone = bench.gateway(), bench.browser(offers=False, formats=(PCMA,)), bench.phone()
+    await from_phone(gateway, browser, phone)
+    assert phone.codec.encoding == browser.codec.encoding == "PCMA"
+
+
+async def test_codec_flags(bench):
+    gateway, browser = bench.gateway(), bench.browser()
+    flags = MediaFlags(transport=Transport.AVP, codec=CodecFlags(transcode=("AMR",), mask=("opus",)))
+    offer = await gateway.offer(OfferRequest("call", "web", browser.offer(), flags))
+    names = [value.split()[1] for value in offer.media[0].attributes("rtpmap")]
+    assert names == ["AMR/8000", "AMR/8000", "PCMA/8000", "telephone-event/8000"]
+    with pytest.raises(GatewayError) as refusal:
+        flags = MediaFlags(codec=CodecFlags(mask=("all",)))
+        await gateway.offer(OfferRequest("other", "web", browser.offer(), flags))
+    assert refusal.value.status == 488 and gateway.sessions == 1
+
+
+async def test_hold_and_resume(bench):
+    """A hold by the phone reaches the browser and back; the media stop and go on; DTLS is not disturbed."""
+    gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
+    await from_browser(gateway, browser, phone)
+    await speak(browser, phone)
+    for way in (Direction.SENDONLY, Direction.SENDRECV):
+        phone.said = next_offer(phone.said, phone.media, direction=way)
+        towards_web = await gateway.offer(OfferRequest("call", "ims", phone.said, TOWARDS_WEB, to_tag="web"))
+        assert towards_web.direction_of(towards_web.media[0]) is way
+        answer = browser.take_offer(towards_web)
+        towards_ims = await gateway.answer(AnswerRequest("call", "ims", "web", answer, TOWARDS_IMS))
+        assert towards_ims.direction_of(towards_ims.media[0]) is way.reversed
+    await speak(browser, phone)
+    assert [event.step for event in browser.events].count(Step.DTLS_CONNECTED) == 1
+
+
+async def test_a_session_refresh_changes_nothing(bench):
+    """The same offer again: the same description back, word for word, and the sound goes on."""
+    gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
+    await from_browser(gateway, browser, phone)
+    await speak(browser, phone)
+    towards_ims = await gateway.offer(OfferRequest("call", "web", browser.said, TOWARDS_IMS, to_tag="ims"))
+    answer = phone.take_offer(towards_ims)
+    towards_web = await gateway.answer(AnswerRequest("call", "web", "ims", answer, TOWARDS_WEB))
+    first = browser.take_answer(towards_web)
+    assert first == browser.media
+    await speak(browser, phone)
+    assert [event.step for event in browser.events].count(Step.DTLS_CONNECTED) == 1
+
+
+async def test_ice_restart(bench):
+    gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
+    await from_browser(gateway, browser, phone)
+    await speak(browser, phone)
+    before = browser.media.ice
+    browser.leg.restart()
+    browser.said = web_side.make_offer(browser.endpoint, browser.formats)
+    towards_ims = await gateway.offer(OfferRequest("call", "web", browser.said, TOWARDS_IMS, to_tag="ims"))
+    answer = phone.take_offer(towards_ims)
+    towards_web = await gateway.answer(AnswerRequest("call", "web", "ims", answer, TOWARDS_WEB))
+    media = browser.take_answer(towards_web)
+    assert media.ice.ufrag != before.ufrag
+    await speak(browser, phone)
+    assert bench.lost == []
+
+
+async def test_the_browser_that_was_called_makes_a_later_offer(bench):
+    """Its DTLS role stays: we were the server, and answer an open offer as passive (RFC 8842)."""
+    gateway, browser, phone = bench.gateway(), bench.browser(offers=False), bench.phone()
+    await from_phone(gateway, browser, phone)
+    await speak(browser, phone)
+    browser.said = next_offer(browser.said, browser.media)
+    towards_ims = await gateway.offer(OfferRequest("call", "web", browser.said, TOWARDS_IMS, to_tag="ims"))
+    answer = phone.take_offer(towards_ims)
+    towards_web = await gateway.answer(AnswerRequest("call", "web", "ims", answer, TOWARDS_WEB))
+    assert towards_web.media[0].attribute("setup") == "passive"
+    await speak(browser, phone)
+
+
+async def test_two_early_answers_and_the_last_is_in_force(bench):
+    """Forks: each answer is answered; the sound follows the last one."""
+    gateway, browser = bench.gateway(), bench.browser()
+    one, two = bench.phone(), bench.phone(formats=(PCMA,))
+    towards_ims = await gateway.offer(OfferRequest("call", "web", browser.offer(), TOWARDS_IMS))
+    for tag, phone in (("one", one), ("two", two)):
+        answer = phone.take_offer(towards_ims)
+        towards_web = await gateway.answer(AnswerRequest("call", "web", tag, answer, TOWARDS_WEB))
+        browser.take_answer(towards_web)
+    await speak(browser, two)
+    await gateway.delete(DeleteRequest("call", "web", "one", delay=0))
+    assert gateway.sessions == 1
+    await gateway.delete(DeleteRequest("call", delay=0))
+    assert gateway.sessions == 0
+
+
+async def test_branches_have_media_of_their_own(bench):
+    gateway, browser = bench.gateway(), bench.browser()
+    offers = [
+        await gateway.offer(OfferRequest("call", "web", browser.offer(), TOWARDS_IMS, via_branch=branch))
+        for branch in ("a", "b", "a")
+    ]
+    ports = [offer.media[0].port for offer in offers]
+    assert ports[0] == ports[2] != ports[1] and gateway.sessions == 2
+    await gateway.delete(DeleteRequest("call", "web", via_branch="a", delay=0))
+    assert gateway.sessions == 1
+
+
+async def test_client_hello_before_the_answer(bench):
+    """The browser is called and connects before its answer has come to the gateway (rtpengine's issue 2145)."""
+    gateway, browser, phone = bench.gateway(), bench.browser(offers=False), bench.phone()
+    towards_web = await gateway.offer(OfferRequest("call", "ims", phone.offer(), TOWARDS_WEB))
+    answer = browser.take_offer(towards_web)
+    await browser.until(Step.ICE_STARTED)
+    for _ in range(20):
+        await asyncio.sleep(0.02)  # real time, in which checks and a ClientHello arrive
+    towards_ims = await gateway.answer(AnswerRequest("call", "ims", "web", answer, TOWARDS_IMS))
+    phone.take_answer(towards_ims)
+    await speak(browser, phone)
+
+
+async def test_deleted_with_a_grace(bench):
+    """Media end when the grace is over; an offer within it takes the call back."""
+    gateway, browser, phone = bench.gateway(grace=0.2), bench.browser(), bench.phone()
+    await from_browser(gateway, browser, phone)
+    await gateway.delete(DeleteRequest("call", "web"))
+    assert gateway.sessions == 1
+    async with asyncio.timeout(5):
+        await gateway.drained()
+    with pytest.raises(UnknownCallError):
+        await gateway.delete(DeleteRequest("call", "web"))
+    with pytest.raises(UnknownCallError):
+        await gateway.query(QueryRequest("call"))
+
+
+async def test_consent_lost_is_not_a_media_timeout(bench, monkeypatch):
+    """R-CONSENT: a browser that has gone is told as that, once."""
+    monkeypatch.setattr(transports, "CONSENT_SECONDS", 0.5)
+    monkeypatch.setattr(transports, "_CONSENT_INTERVAL", 0.1)
+    gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
+    told = asyncio.Event()
+    gateway.on_media_lost = lambda lost: (bench.lost.append(lost), told.set())
+    await from_browser(gateway, browser, phone)
+    await speak(browser, phone)
+    browser.vanish()
+    await asyncio.wait_for(told.wait(), 10)
+    assert [(lost.call_id, lost.loss) for lost in bench.lost] == [("call", Loss.CONSENT)]
+    figures = await gateway.query(QueryRequest("call"))
+    assert figures.details["tags"]["web"]["lost"] == "consent-lost"
+
+
+async def test_media_timeout_of_ims(bench):
+    """A phone that falls silent is told, and a phone that comes back is well again."""
+    gateway, browser, phone = bench.gateway(media_timeout=1.0), bench.browser(), bench.phone()
+    told = asyncio.Event()
+    gateway.on_media_lost = lambda lost: (bench.lost.append(lost), told.set())
+    await from_browser(gateway, browser, phone)
+    await browser.until(Step.DTLS_CONNECTED)
+    await asyncio.wait_for(told.wait(), 15)
+    assert [lost.loss for lost in bench.lost] == [Loss.MEDIA_TIMEOUT]
+
+
+async def test_a_wrong_fingerprint_is_told_and_no_sound_passes(bench):
+    gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
+    told = asyncio.Event()
+    gateway.on_media_lost = lambda lost: (bench.lost.append(lost), told.set())
+    offer = SessionDescription.parse(str(browser.offer()))
+    offer.media[0].remove_attributes("fingerprint")
+    offer.media[0].add_attribute("fingerprint", "sha-256 " + ":".join(["AA"] * 32))
+    towards_ims = await gateway.offer(OfferRequest("call", "web", offer, TOWARDS_IMS))
+    answer = phone.take_offer(towards_ims)
+    browser.take_answer(await gateway.answer(AnswerRequest("call", "web", "ims", answer, TOWARDS_WEB)))
+    await asyncio.wait_for(told.wait(), 10)
+    assert bench.lost[0].loss is Loss.TRANSPORT and "fingerprint" in bench.lost[0].reason
+    await phone.talk(900, 0.2)
+    assert browser.packets == []
+
+
+@pytest.mark.parametrize(
+    "change,status",
+    [
+        (lambda sdp: sdp.replace("m=audio", "m=video"), 488),
+        (lambda sdp: sdp.replace("a=fingerprint", "a=xingerprint"), 488),
+        (lambda sdp: sdp.replace("a=rtcp-mux\r\n", ""), 488),
+        (lambda sdp: sdp.replace("a=ice-pwd", "a=ice-xyz"), 488),
+    ],
+)
+async def test_offers_that_cannot_be_taken(bench, change, status):
+    gateway, browser = bench.gateway(), bench.browser()
+    offer = SessionDescription.parse(change(str(browser.offer())))
+    with pytest.raises(GatewayError) as refusal:
+        await gateway.offer(OfferRequest("call", "web", offer, TOWARDS_IMS))
+    assert refusal.value.status == status and gateway.sessions == 0
+
+
+async def test_sides_that_this_gateway_does_not_join(bench):
+    gateway, browser, phone = bench.gateway(), bench.browser(formats=(OPUS,)), bench.phone()
+    for offer, flags in (
+        (browser.offer(), MediaFlags(transport=Transport.DTLS_SAVPF)),
+        (browser.offer(), MediaFlags(transport=Transport.SAVP)),
+        (phone.offer(), MediaFlags(transport=Transport.AVP)),
+    ):
+        with pytest.raises(GatewayError) as refusal:
+            await gateway.offer(OfferRequest("call", "tag", offer, flags))
+        assert refusal.value.status == 488
+    assert gateway.sessions == 0
+
+
+async def test_answers_without_an_offer(bench):
+    gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
+    with pytest.raises(UnknownCallError):
+        await gateway.answer(AnswerRequest("call", "web", "ims", phone.offer()))
+    towards_ims = await gateway.offer(OfferRequest("call", "web", browser.offer(), TOWARDS_IMS))
+    with pytest.raises(UnknownCallError):
+        await gateway.answer(AnswerRequest("call", "stranger", "ims", phone.take_offer(towards_ims)))
+
+
+async def test_limit_and_draining(bench):
+    gateway, browser, phone = bench.gateway(calls=1), bench.browser(), bench.phone()
+    await from_browser(gateway, browser, phone)
+    with pytest.raises(GatewayUnavailableError):
+        await gateway.offer(OfferRequest("second", "web", browser.offer(), TOWARDS_IMS))
+    gateway.draining = True
+    await gateway.offer(OfferRequest("call", "web", browser.said, TOWARDS_IMS, to_tag="ims"))
+    await gateway.delete(DeleteRequest("call", delay=0))
+    with pytest.raises(GatewayUnavailableError, match="draining"):
+        await gateway.offer(OfferRequest("third", "web", browser.offer(), TOWARDS_IMS))
+    await gateway.drained()
+
+
+async def test_an_offer_that_nobody_answers_is_forgotten(bench):
+    gateway = bench.gateway(unanswered=0.1)
+    await gateway.offer(OfferRequest("call", "web", bench.browser().offer(), TOWARDS_IMS))
+    async with asyncio.timeout(5):
+        await gateway.drained()
+    assert await gateway.list() == ()

@@ -1,0 +1,266 @@
+"""Iq over UDP [A-IQ]: client, server and gateway together; losses, repetitions, strangers, deaths, the pool."""
+
+import asyncio
+import contextlib
+import ipaddress
+
+import pytest
+
+from imskit.media.events import Step
+from imskit.media.python_plane import PythonPlane
+from network_edge.eims_agw.call_media import MediaNode, Network
+from network_edge.eims_agw.gateway import Gateway, Limits
+from network_edge.eims_agw.ng_server import NgServer
+from network_edge.eims_agw.wire import messages
+from network_edge.iq.gateway import (
+    TOWARDS_IMS,
+    TOWARDS_WEB,
+    AnswerRequest,
+    DeleteRequest,
+    GatewayError,
+    GatewayUnavailableError,
+    Loss,
+    OfferRequest,
+    QueryRequest,
+    UnknownCallError,
+)
+from network_edge.iq.ng_gateway import NgGateway
+from network_edge.iq.pool import GatewayPool
+from simulators.media_ends import BrowserEnd, PhoneEnd
+
+LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
+
+
+class Node:
+    """A gateway with its NG server on a port of its own."""
+
+    def __init__(self, controllers=LOOPBACK):
+        network = Network("127.0.0.1", range(40000, 48998))
+        self.gateway = Gateway(MediaNode(PythonPlane(), network, network), Limits(grace=0.0))
+        self.server = NgServer(self.gateway, controllers)
+        self.clients = []
+
+    async def client(self, **options):
+        self.clients.append(await NgGateway.connect(*self.server.address, **options))
+        return self.clients[-1]
+
+    async def close(self):
+        for client in self.clients:
+            await client.close()
+        self.server.close()
+        await self.gateway.close()
+
+
+@contextlib.asynccontextmanager
+async def node(controllers=LOOPBACK):
+    made = Node(controllers)
+    await made.server.start("127.0.0.1", 0)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@contextlib.asynccontextmanager
+async def ends():
+    browser, phone = BrowserEnd(PythonPlane(), offers=True), PhoneEnd(PythonPlane())
+    try:
+        yield browser, phone
+    finally:
+        await browser.close()
+        phone.close()
+
+
+async def call(gateway, browser, phone, call_id="call"):
+    towards_ims = await gateway.offer(OfferRequest(call_id, "web", browser.offer(), TOWARDS_IMS))
+    answer = phone.take_offer(towards_ims)
+    browser.take_answer(await gateway.answer(AnswerRequest(call_id, "web", "ims", answer, TOWARDS_WEB)))
+
+
+async def test_a_call_over_udp():
+    async with node() as there, ends() as (browser, phone):
+        client = await there.client()
+        await client.ping()
+        await call(client, browser, phone)
+        await browser.until(Step.DTLS_CONNECTED)
+        assert await client.list() == ("call",)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(browser.talk(500, 0.6))
+            group.create_task(phone.talk(900, 0.6))
+            group.create_task(phone.hears(25))
+            group.create_task(browser.hears(25))
+        figures = await client.query(QueryRequest("call"))
+        assert figures.received["web"].packets == 30 and figures.total.packets == 60
+        await client.delete(DeleteRequest("call", "web"))
+        with pytest.raises(UnknownCallError):
+            await client.query(QueryRequest("call"))
+        with pytest.raises(UnknownCallError):
+            await client.delete(DeleteRequest("call", "web"))
+
+
+async def test_refusals_carry_reason_and_status():
+    async with node() as there, ends() as (browser, phone):
+        client = await there.client()
+        with pytest.raises(GatewayError) as refusal:
+            await client.offer(OfferRequest("call", "a", phone.offer(), TOWARDS_IMS))
+        assert refusal.value.status == 488 and "towards a browser" in str(refusal.value)
+        there.gateway.draining = True
+        await client.ping()
+        assert client.draining
+        with pytest.raises(GatewayUnavailableError):
+            await client.offer(OfferRequest("call", "a", browser.offer(), TOWARDS_IMS))
+
+
+class Lossy(asyncio.DatagramProtocol):
+    """Between client and server: loses the first answers, so that commands are repeated."""
+
+    def __init__(self, server, lose):
+        self.server, self.lose, self.client = server, lose, None
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, addr):
+        if addr == self.server:
+            if self.lose:
+                self.lose -= 1
+            else:
+                self.transport.sendto(data, self.client)
+        else:
+            self.client = addr
+            self.transport.sendto(data, self.server)
+
+
+async def test_a_repeated_command_is_done_once():
+    async with node() as there, ends() as (browser, _):
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(
+            lambda: Lossy(there.server.address, 2), local_addr=("127.0.0.1", 0)
+        )
+        client = await NgGateway.connect(*transport.get_extra_info("sockname"))
+        await client.offer(OfferRequest("call", "web", browser.offer(), TOWARDS_IMS))
+        assert client.retransmissions == 2 and there.server.repeated == 2
+        assert there.gateway.sessions == 1 and there.gateway.counters["offers"] == 1
+        await client.close()
+        transport.close()
+
+
+async def test_strangers_are_not_answered():
+    async with node([ipaddress.ip_network("192.0.2.0/24")]) as there:
+        client = await there.client(timeout=0.4)
+        with pytest.raises(GatewayUnavailableError):
+            await client.ping()
+        assert there.server.counters["strangers"] >= 1
+
+
+class Raw(asyncio.DatagramProtocol):
+    """Sends what it is told and keeps the answers."""
+
+    def __init__(self):
+        self.answers = asyncio.Queue()
+
+    def datagram_received(self, data, addr):
+        self.answers.put_nowait(data)
+
+
+@pytest.mark.parametrize(
+    "body,reason",
+    [
+        (b"de", "command"),
+        (b"xyz", "no string"),
+        (b"le", "no dictionary"),
+        (b"d7:command5:dancee", "Unrecognized"),
+        (b"d7:command5:offere", "call-id"),
+        (b"l" * 200, "levels"),
+    ],
+)
+async def test_nonsense_is_answered_and_survived(body, reason):
+    async with node() as there:
+        loop = asyncio.get_running_loop()
+        transport, raw = await loop.create_datagram_endpoint(Raw, remote_addr=there.server.address)
+        transport.sendto(b"\xff\xfe no cookie")
+        transport.sendto(b"77 " + body)
+        cookie, answer = messages.split(await asyncio.wait_for(raw.answers.get(), 5))
+        answer = messages.dictionary(answer)
+        assert cookie == "77" and answer["result"] == "error" and reason in answer["error-reason"]
+        transport.sendto(b"78 d7:command4:pinge")
+        assert await asyncio.wait_for(raw.answers.get(), 5) == b"78 d6:result4:ponge"
+        transport.close()
+
+
+async def test_a_gateway_that_dies_is_noticed():
+    async with node() as there, ends() as (browser, phone):
+        client = await there.client(timeout=0.3, watch=0.1)
+        lost = asyncio.Queue()
+        client.on_media_lost = lost.put_nowait
+        await call(client, browser, phone)
+        there.server.close()
+        told = await asyncio.wait_for(lost.get(), 5)
+        assert (told.call_id, told.loss) == ("call", Loss.GATEWAY)
+
+
+async def test_a_gateway_that_forgot_a_call_is_noticed():
+    """It was started anew: it answers, and knows nothing."""
+    async with node() as there, ends() as (browser, phone):
+        client = await there.client(watch=0.1)
+        lost = asyncio.Queue()
+        client.on_media_lost = lost.put_nowait
+        await call(client, browser, phone)
+        await there.gateway.close()
+        told = await asyncio.wait_for(lost.get(), 5)
+        assert told.loss is Loss.GATEWAY and "forgotten" in told.reason
+
+
+async def test_losses_of_our_own_gateway_cross_the_wire():
+    async with node() as there, ends() as (browser, phone):
+        client = await there.client(watch=0.1)
+        lost = asyncio.Queue()
+        client.on_media_lost = lost.put_nowait
+        browser.said = None
+        await call(client, browser, phone)
+        await browser.until(Step.DTLS_CONNECTED)
+        await browser.close()  # close_notify: the transport has ended
+        told = await asyncio.wait_for(lost.get(), 10)
+        assert told.loss is Loss.TRANSPORT
+
+
+async def test_the_pool_spreads_calls_and_passes_by_the_dead():
+    async with node() as one, node() as two, ends() as (browser, phone):
+        first, second = await one.client(timeout=0.3), await two.client(timeout=0.3)
+        pool = GatewayPool({"one": first, "two": second}, check_seconds=0.1)
+        lost = asyncio.Queue()
+        pool.on_media_lost = lost.put_nowait
+        pool.start()
+        await pool.ping()
+        for name in ("a", "b"):
+            await call(pool, browser, phone, name) if name == "a" else await pool.offer(
+                OfferRequest(name, "web", browser.said, TOWARDS_IMS)
+            )
+        assert one.gateway.sessions == two.gateway.sessions == 1
+        assert set(await pool.list()) == {"a", "b"}
+        pool.drain("one")
+        await pool.offer(OfferRequest("c", "web", browser.said, TOWARDS_IMS))
+        assert two.gateway.sessions == 2 and pool.status()["one"] == "draining, 1 calls"
+        pool.drain("one", False)
+        two.server.close()  # it dies with its calls
+        told = {(await asyncio.wait_for(lost.get(), 5)).call_id for _ in range(2)}
+        assert told == {"b", "c"}
+        assert pool.status()["two"].startswith("down")
+        await pool.offer(OfferRequest("d", "web", browser.said, TOWARDS_IMS))
+        assert one.gateway.sessions == 2
+        await pool.delete(DeleteRequest("a"))
+        with pytest.raises(UnknownCallError):
+            await pool.answer(AnswerRequest("b", "web", "ims", phone.said))
+        pool.draining = True
+        with pytest.raises(GatewayUnavailableError):
+            await pool.offer(OfferRequest("e", "web", browser.said, TOWARDS_IMS))
+        await pool.close()
+
+
+async def test_a_new_call_tries_the_next_gateway():
+    async with node() as one, node() as two, ends() as (browser, _):
+        pool = GatewayPool({"one": await one.client(timeout=0.3), "two": await two.client(timeout=0.3)})
+        one.server.close()
+        await pool.offer(OfferRequest("call", "web", browser.offer(), TOWARDS_IMS))
+        assert two.gateway.sessions == 1
+        await pool.close()
