@@ -236,7 +236,7 @@ class Messages:
             text = self._assembler.take(delivered.origin.text, delivered.text)
             if text is not None:
                 origin = delivered.origin
-                sender = origin.text if origin.alphanumeric else f"tel:{origin.text}"
+                sender = _name(origin.text) if origin.alphanumeric else f"tel:{origin.text}"
                 self._emit(MessageReceived(sender, text, sms=True))
 
     def _answer(self, message: Request, report: rp.RpAck | rp.RpError) -> None:
@@ -267,6 +267,11 @@ _CAUSES = {
     69: "not offered by this network",
 }
 """RP-Cause in words (TS 24.011 table 8.4)."""
+
+
+def _name(text: str) -> str:
+    """Return a sender's name, which anybody may choose, so that it neither passes for a URI nor breaks a line."""
+    return "".join(c if c.isprintable() and c != ":" else " " for c in text).strip() or "?"
 
 
 def _number(uri: str) -> str:

@@ -10,6 +10,17 @@ LEVELS = tuple(_LEVELS)
 """Names that ``--log-level`` takes."""
 
 
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
+
+
+class _OneLine(logging.Formatter):
+    """What strangers send stands in some messages: it must not make lines of its own, nor steer a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """As the base class, without control characters; a traceback that follows keeps its lines."""
+        return super().formatMessage(record).translate(_ESCAPES)
+
+
 class _StandardError(logging.Handler):
     """Writes to what is standard error at that moment: it may have been redirected since."""
 
@@ -25,7 +36,7 @@ class _StandardError(logging.Handler):
 def set_up(level: str) -> None:
     """Log to standard error at ``level`` (see ``LEVELS``)."""
     handler = _StandardError()
-    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_OneLine("%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
