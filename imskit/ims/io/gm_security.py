@@ -84,15 +84,10 @@ class Associations:
 
     async def install(self, associations: AssociationSet) -> None:
         """Put a set to work; raises `IpsecError`, and leaves nothing behind then."""
-        ports = ports_of(associations)
-        # First the sockets: the first packet may come before the back end returns.
+        await self.backend.install(associations)
+        # Only now: nothing is to come in by these ports that the back end has not seen.
+        ports = self._sets[associations.name] = ports_of(associations)
         self._transports.join(ports)
-        try:
-            await self.backend.install(associations)
-        except BaseException:
-            await self._transports.part(ports)
-            raise
-        self._sets[associations.name] = ports
 
     async def remove(self, name: str) -> None:
         """End a set, if there is one of this name: its connections are closed first."""
