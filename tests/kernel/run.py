@@ -24,6 +24,8 @@ from simulators.lab import user_mode_linux  # noqa: E402
 _WITHIN_SECONDS = 600.0
 _SPLIT = {"test_gm.py": ("UDP", "not UDP")}
 """Long files are run in parts, each in a guest of its own: expressions for ``-k``."""
+_LONG = ("test_gm.py", "test_gm_faults.py", "test_esp.py")
+"""Begun first."""
 
 
 def _parts(file: Path, options: list[str]) -> list[tuple[str, Path, list[str]]]:
@@ -56,8 +58,7 @@ def main(argv: list[str]) -> int:
     started = time.monotonic()
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as guests:
         parts = [part for file in files for part in _parts(file, options)]
-        # The longest first.
-        parts.sort(key=lambda part: part[1].name not in _SPLIT)
+        parts.sort(key=lambda part: _LONG.index(part[1].name) if part[1].name in _LONG else len(_LONG))
         running = {guests.submit(_run, file, more): name for name, file, more in parts}
         try:
             for future in as_completed(running):
