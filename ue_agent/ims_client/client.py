@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import secrets
 import uuid
@@ -327,8 +326,8 @@ def _token(digits: int) -> str:
 
 
 def _why(error: OSError) -> str:
-    """Return the system's words alone: those of asyncio repeat the address."""
-    return os.strerror(error.errno) if error.errno else str(error)
+    """Return the system's words alone."""
+    return error.strerror or str(error)
 
 
 async def _removed(events: CardEvents) -> bool:

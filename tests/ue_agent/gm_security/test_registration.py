@@ -68,6 +68,27 @@ async def test_over_tls(lab: Any, tmp_path: Path, version: int) -> None:
     assert not any("registered for" in reason for reason in doubting.reasons)
 
 
+async def test_bound_to_the_interface_with_its_dscp(lab: Any) -> None:
+    """[S7-ACCESS] Gm goes by the interface named and with the DSCP configured, which ESP repeats outside."""
+    await lab.core()
+    tap = lab.network.ue.call(lambda: Tap("ims0"))
+    try:
+        ue = await lab.ue(interface="ims0", dscp_signalling=26)
+        phone = await lab.phone(interface="ims0")
+        await ue.registered()
+        await lab.phone_registered(phone)
+        await call(ue, ADDRESSES[4][0])
+        packets = [packet for packet in tap.take(sent=True) if packet[0] >> 4 == 4]
+    finally:
+        tap.close()
+    esp = [packet for packet in packets if packet[9] == 50]
+    assert len(esp) > 5
+    assert {packet[1] >> 2 for packet in esp} == {26}
+    assert {packet[1] >> 2 for packet in packets if b"REGISTER sip:" in packet} == {26}
+    lost = await lab.ue(interface="nowhere0", port=5090)
+    await lost.until(lambda: "nowhere0" in lost.client.card_state)
+
+
 @pytest.mark.interop
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
