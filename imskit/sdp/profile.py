@@ -118,6 +118,11 @@ class Profile:
                     found.append(f"{index}: {codec.encoding} with {', '.join(sorted(wrong))}")
         return found
 
+    def strip(self, description: SessionDescription) -> None:
+        """Take away the forbidden attributes: for what a program that knows no profiles has written."""
+        for section in (description, *description.media):
+            section.remove_attributes(*self.forbidden_attributes)
+
 
 IMS = Profile(
     name="IMS",

@@ -15,6 +15,7 @@ from typing import Any
 
 from imskit.sdp.description import SessionDescription
 from imskit.sdp.errors import SdpError
+from imskit.sdp.profile import IMS
 from imskit.tasks import spawn
 from network_edge.eims_agw.wire import messages
 from network_edge.eims_agw.wire.bencode import Value
@@ -27,11 +28,13 @@ from network_edge.iq.gateway import (
     GatewayError,
     GatewayUnavailableError,
     Loss,
+    MediaFlags,
     MediaLost,
     OfferRequest,
     OnMediaLost,
     QueryRequest,
     Traffic,
+    Transport,
     UnknownCallError,
 )
 
@@ -84,7 +87,7 @@ class NgGateway(asyncio.DatagramProtocol):
 
     async def offer(self, request: OfferRequest) -> SessionDescription:
         """Send an offer to the gateway."""
-        sdp = _sdp(await self._command(request))
+        sdp = _sdp(await self._command(request), request.flags)
         self._calls.add(request.call_id)
         if self._watcher is None and self._watch_seconds:
             self._watcher = spawn(self._watch(), f"NG gateway {self.name}")
@@ -92,7 +95,7 @@ class NgGateway(asyncio.DatagramProtocol):
 
     async def answer(self, request: AnswerRequest) -> SessionDescription:
         """Send an answer to the gateway."""
-        return _sdp(await self._command(request))
+        return _sdp(await self._command(request), request.flags)
 
     async def delete(self, request: DeleteRequest) -> None:
         """End a call there."""
@@ -225,14 +228,18 @@ def _checked(answer: Mapping[str, Value], name: str) -> Mapping[str, Value]:
     raise GatewayError(f"{name}: {reason}", status=status if isinstance(status, int) and 400 <= status < 700 else 500)
 
 
-def _sdp(answer: Mapping[str, Value]) -> SessionDescription:
+def _sdp(answer: Mapping[str, Value], flags: MediaFlags) -> SessionDescription:
+    """Read the gateway's description; rtpengine copies what it does not know, which must not reach IMS [R-MUX]."""
     sdp = answer.get("sdp")
     if not isinstance(sdp, str):
         raise GatewayError("an answer of the gateway without a description")
     try:
-        return SessionDescription.parse(sdp)
+        description = SessionDescription.parse(sdp)
     except SdpError as error:
         raise GatewayError(f"the gateway's description cannot be read: {error}") from error
+    if flags.transport in (Transport.AVP, Transport.AVPF):
+        IMS.strip(description)
+    return description
 
 
 def _figures(call_id: str, answer: Mapping[str, Value]) -> CallFigures:
