@@ -16,6 +16,7 @@ import aiohttp
 from imskit.config.model import ConfigError, load
 from imskit.observe import logs
 from ue_agent.config import ImsConfig, UeConfig
+from ue_agent.private_memory import keep_private
 
 _DEFAULT = Path("/etc/imsbridge/ue.toml")
 _RUN_EPILOG = """\
@@ -72,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         print(f"imsbridge ue run: {error}", file=sys.stderr)
         return 2
+    keep_private()
     return _in_loop(_serve(config, arguments.log_level))
 
 

@@ -465,6 +465,9 @@ class Registration:
     def _refused(self, attempt: Attempt, response: Response, now: float) -> None:
         refusal = judge(response, self._policy.protection)
         delay, ends = refusal.delay, self.status.expires_at
+        if delay is not None and self._policy.ipsec and not (attempt.path is not None and attempt.path.agreed):
+            # In clear anybody on the way may have said it: one packet must not keep this device out for good.
+            delay = min(delay, self._retry.maximum)
         if refusal.final:
             self._failed(now, refusal.text, max(delay or 0.0, self._retry.maximum))
         elif attempt.binding is not self._bindings.primary:

@@ -11,11 +11,13 @@ import sys
 
 from imskit.observe import logs
 from imskit.tasks import spawn
+from ue_agent.private_memory import keep_private
 from ue_agent.wwpf.config import WwpfConfig
 from ue_agent.wwpf.proxy import WebProxy, WwpfError
 
 
 async def _main() -> int:
+    keep_private()  # before the secrets come
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     reader = asyncio.StreamReader()

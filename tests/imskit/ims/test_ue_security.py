@@ -278,6 +278,16 @@ def test_a_protected_register_is_not_answered_in_clear(status: int) -> None:
     assert bench.ue.status.state is State.REGISTERED
 
 
+@pytest.mark.parametrize("status", [403, 503, 600])
+def test_one_packet_in_clear_does_not_keep_the_device_out_for_good(status: int) -> None:
+    bench = Bench()
+    bench.feed(ims.Start())
+    bench.answer("REGISTER", status, Retry_After="4294967295")
+    assert bench.ue.status.state is State.WAITING
+    assert bench.ue.status.retry_at is not None
+    assert bench.ue.status.retry_at <= bench.now + 60.0
+
+
 def test_the_contact_of_calls_is_the_public_gruu() -> None:
     bench = Bench(gruu=GRUU)
     bench.register()
