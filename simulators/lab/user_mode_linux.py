@@ -160,8 +160,10 @@ def _write_guest_files(work: Path, argv: Sequence[str], directory: Path, environ
 
 def _boot(work: Path, memory_mb: int, within: float) -> bool:
     """Run the guest to its end; ``False`` if it had to be killed."""
-    # In a process namespace of its own (root may make one) even the death of this process leaves nothing behind.
-    apart = ["unshare", "--pid", "--fork", "--kill-child"] if os.getuid() == 0 else []
+    # In a process namespace of its own (where one may be made) even the death of this process leaves nothing behind.
+    apart = ["unshare", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        apart = []
     argv = [
         *("setpriv", "--pdeathsig", "KILL"),
         *apart,
