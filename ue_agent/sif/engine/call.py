@@ -349,7 +349,9 @@ class GatewayCall(ABC):
         """Answer the page; IMS's format is taken where the page has it."""
         agreed = self._ims_both_ways
         assert agreed is not None
-        return interworking.web_answer(offer, agreed, endpoint, previous=self._web_local)
+        # The page offers actpass again and again; the DTLS association has its roles (RFC 8842 section 5.3).
+        role = self._web_media.dtls_client if self._web_media is not None else None
+        return interworking.web_answer(offer, agreed, endpoint, previous=self._web_local, dtls_client=role)
 
     def _page_offers(self, exchange: str, sdp: bytes) -> None:
         """The page changes the media (hold, new ICE): our side may have to be renewed before the answer."""

@@ -827,3 +827,17 @@ def desk_flow(number: int) -> Any:
     from imskit.sip.wire.flow import Flow
 
     return Flow("WS", ("127.0.0.1", 7000), ("127.0.0.1", 9000 + number), number)
+
+
+def test_the_dtls_roles_stay_when_the_page_changes_a_call_that_it_got(desk: Any, browser: Browser) -> None:
+    """The page answered as client; its later offers are open, and Chromium refuses an answer that turns it round."""
+    desk.ready()
+    call = desk.ring()
+    desk.answer(call)
+    desk.ims(ims.Confirmed("incoming-1"))
+    desk.take()
+    offer = browser("chromium_audio_hold")
+    assert b"a=setup:actpass" in offer
+    desk.page(page.OfferReceived(call.call, DIALOG, "x-1", offer, page.Carrier.INVITE, desk.invite()))
+    desk.renew()
+    assert b"a=setup:passive" in desk.last(page.AnswerOffer).sdp
