@@ -95,13 +95,27 @@ def _holders(uid: int, inode: str) -> tuple[str, ...]:
         try:
             if process.stat().st_uid != uid or not _holds(process, link):
                 continue
-            # A browser that was updated while it runs is still that browser.
-            executables.append(str((process / "exe").readlink()).removesuffix(_DELETED))
+            executables.append(_executable(process))
         except (FileNotFoundError, ProcessLookupError):  # it ended
             continue
         except PermissionError:  # not ours to see, so nobody we know
             continue
     return tuple(sorted(set(executables)))
+
+
+def _executable(process: Path) -> str:
+    """Return the program's path, as it is here: in a mount namespace of its own anybody calls a file as he likes."""
+    path = str((process / "exe").readlink())
+    if not path.endswith(_DELETED):
+        try:
+            same = (process / "exe").samefile(path)
+        except FileNotFoundError:
+            same = False
+    else:
+        # A browser that was updated while it runs is still that browser.
+        path = path.removesuffix(_DELETED)
+        same = (process / "ns/mnt").samefile("/proc/self/ns/mnt")
+    return path if same else f"{path} (which is another file here)"
 
 
 def _holds(process: Path, link: str) -> bool:

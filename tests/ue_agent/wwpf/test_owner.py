@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -75,6 +76,58 @@ def test_a_socket_shared_with_another_program_is_not_the_browsers_alone() -> Non
         assert not owner.is_one_of([Browser(PYTHON)])
         assert other.stdin is not None
         other.stdin.close()
+
+
+_MOVE_IN = """
+set -e
+mount --bind "$1" "$2"
+[ "$3" = removed ] && rm "$1"
+exec "$2" -c "exec 3<>/dev/tcp/127.0.0.1/$4; read -r line"
+"""
+
+
+@pytest.mark.parametrize("manner", ["there", "removed"])
+def test_a_program_that_calls_itself_the_browser_in_a_mount_namespace_of_its_own(tmp_path: Path, manner: str) -> None:
+    """Mounted over the browser, a program of anybody's has the browser's path in ``/proc/PID/exe``."""
+    disguise = tmp_path / "disguise"
+    shutil.copy("/bin/bash", disguise)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(10)
+        port = str(listener.getsockname()[1])
+        command = ["unshare", "-Urm", "bash", "-c", _MOVE_IN, "-", str(disguise), PYTHON, manner, port]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as impostor:
+            try:
+                server, _ = listener.accept()
+            except TimeoutError:
+                impostor.kill()
+                pytest.skip("no user namespaces here")
+            with server:
+                assert Path(f"/proc/{impostor.pid}/exe").readlink().as_posix().startswith(PYTHON)
+                owner = find_owner(*ends(server))
+                assert owner is not None
+                assert not owner.is_one_of([Browser(PYTHON)])
+                assert "another file" in owner.stranger
+            assert impostor.stdin is not None
+            impostor.stdin.close()
+
+
+def test_a_browser_that_was_updated_while_it_runs(tmp_path: Path) -> None:
+    browser = tmp_path / "browser"
+    shutil.copy("/bin/bash", browser)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        command = [browser, "-c", f"exec 3<>/dev/tcp/127.0.0.1/{listener.getsockname()[1]}; read -r line"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as running:
+            server, _ = listener.accept()
+            with server:
+                browser.unlink()
+                shutil.copy("/bin/cat", browser)
+                assert find_owner(*ends(server)) == Owner(os.geteuid(), (str(browser),))
+            assert running.stdin is not None
+            running.stdin.close()
 
 
 def test_nobody() -> None:
