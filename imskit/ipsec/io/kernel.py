@@ -221,6 +221,8 @@ class KernelBackend:
             # Somebody flushed the tables (ENOENT, ESRCH): what was to go has gone.
             if error.errno not in (errno.ENOENT, errno.ESRCH):
                 _log.warning("IPsec tables: an entry could not be removed: %s", error)
+        except IpsecError as error:
+            _log.warning("IPsec tables: an entry may not have been removed: %s", error)
 
     def _counters(self) -> Counter[str]:
         """The namespace's XFRM counters."""

@@ -2,7 +2,8 @@
 
 Pure encoding and decoding of ``linux/xfrm.h`` and ``linux/netlink.h`` in this machine's byte order; addresses, ports
 and SPIs are in network order as everywhere.  A request that carries keys is a ``Secret``: they go through a socket and
-never through a command line.  No state asks for hardware offload.
+never through a command line.  No state asks for hardware offload.  The layout is that of machines which align 64-bit
+numbers to 8 bytes: all but 32-bit x86.
 """
 
 from __future__ import annotations
