@@ -39,7 +39,7 @@ bench: setup-test   ## the figures of bench/README.md, beside coturn, rtpengine 
 	$(PYTHON) -m bench
 
 lock:            ## renew requirements.lock from pyproject.toml
-	.tools/bin/uv pip compile pyproject.toml --extra lab --group dev --universal --python-version 3.12 \
+	.tools/bin/uv pip compile pyproject.toml --extra lab --extra edge --group dev --universal --python-version 3.12 \
 	  --generate-hashes --no-header --no-annotate --upgrade --quiet -o requirements.lock
 
 clean:           ## remove what setup made
