@@ -180,7 +180,7 @@ class TurnServer:
         if is_tunnelled(flow.client[0]):
             raise Reject(403, "Teredo and 6to4 clients are not accepted (RFC 8656 21.4)")
         wish = Wish.of(request, self._settings)  # 3 to 9
-        self._check_quota(auth.username)  # 10
+        self._check_quota(auth.username, redeems=wish.token in self._reservations)  # 10
         pending = PendingAllocation(flow, request, auth, self._settings.lifetime(request), {})
         if wish.token is not None:
             reservation = self._reservations.pop(wish.token, None)
@@ -455,12 +455,13 @@ class TurnServer:
         if own or not self._policy.allows(username, host, port):
             raise Reject(403, f"peer {host} is not allowed")
 
-    def _check_quota(self, username: str) -> None:
+    def _check_quota(self, username: str, *, redeems: bool) -> None:
         pending = [x.auth.username for x in self._pending.values()]
         held = [x.username for x in self._allocations.values()] + pending
         if held.count(username) >= self._settings.allocations_per_user:
             raise Reject(486, "the user has too many allocations")
-        if len(held) >= self._settings.allocations:
+        # What is reserved outlives its allocation by some seconds: it counts for the whole.
+        if len(held) + len(self._reservations) - redeems >= self._settings.allocations:
             raise Reject(508, "the server has too many allocations")
 
     # --- time --------------------------------------------------------------------------------------------------

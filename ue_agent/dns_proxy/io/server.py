@@ -327,7 +327,6 @@ class _TcpClient(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        self._restart_idle()
         self._take()
 
     def close(self) -> None:
@@ -355,6 +354,7 @@ class _TcpClient(asyncio.Protocol):
                 self._transport.pause_reading()
                 return
             message, self._buffer = self._buffer[2:end], self._buffer[end:]
+            self._restart_idle()  # for whole queries only: octets that drip in hold no connection
             self._waiting += 1
             self._proxy.feed(ClientQuery(_TcpQuery(self), message, True))
         if self._transport is not None and not self._transport.is_closing():

@@ -243,6 +243,21 @@ def test_quotas(make_bench: Any, make_client: Any, error_code: Code) -> None:
     assert error_code(bobs[1].allocate()) == 0
 
 
+def test_reservations_count_for_the_whole(make_bench: Any, make_client: Any, error_code: Code) -> None:
+    """Else a client reserves port after port by allocations that it gives up at once."""
+    bench = make_bench(allocations=4)
+    codes = []
+    token = None
+    for number in range(6):
+        one = make_client(bench, port=4000 + number)
+        answer = one.allocate(a.EVEN_PORT(True))
+        codes.append(error_code(answer))
+        token = token or answer.get(a.RESERVATION_TOKEN)
+        one.call(Method.REFRESH, a.LIFETIME(0))
+    assert codes == [0, 0, 0, 0, 508, 508]
+    assert error_code(make_client(bench, port=5000).allocate(a.RESERVATION_TOKEN(token))) == 0, "its own place"
+
+
 def test_pending_allocations_count(make_bench: Any, make_client: Any, error_code: Code) -> None:
     bench = make_bench(allocations_per_user=1)
     bench.relays = lambda wish: None

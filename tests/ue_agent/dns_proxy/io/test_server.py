@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -164,6 +165,19 @@ async def test_idle_and_surplus_connections_are_closed(monkeypatch: pytest.Monke
             except ConnectionResetError:  # the one too many
                 pass
             writer.close()
+
+
+async def test_octets_that_drip_in_hold_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io, "TCP_IDLE_S", 0.2)
+    async with proxy(dead_endpoint()) as (_, at), asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection(*at)
+        closed = asyncio.ensure_future(reader.read())
+        with contextlib.suppress(ConnectionError):
+            while not closed.done():
+                writer.write(b"\x01")
+                await asyncio.wait([closed], timeout=0.05)
+        assert await closed == b""
+        writer.close()
 
 
 async def test_upstream_sockets_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
