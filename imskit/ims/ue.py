@@ -227,7 +227,9 @@ class ImsUe:
             pass  # anybody can write the P-CSCF's address on a datagram
         elif response or host in self._proxies:
             return True
-        _log.warning("a request that does not come from the P-CSCF is dropped")
+        # The last words of a registration that is over come too late: no attack.
+        level = logging.DEBUG if self.status.state is reg.State.OFF else logging.WARNING
+        _log.log(level, "a %s that does not come from the P-CSCF is dropped", "response" if response else "request")
         return False
 
     def _depends_on(self, flow: Flow) -> bool:
