@@ -16,8 +16,8 @@ from network_edge.wwsf.identities import command as user
 from network_edge.wwsf.server import Wwsf, WwsfError
 
 _EPILOG = """\
-The page logs its user in with HTTP Digest AKA when the request names a subscriber (on a device with the UE agent),
-and shows itself without log-in otherwise.
+The page logs its user in with HTTP Digest AKA when the request names a subscriber (on a device with the UE agent).
+With [identities] everybody else may log in by password or at an OpenID provider, and registers with a token.
 
   imsbridge config sample wwsf > wwsf.toml
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     logs.set_up(arguments.log_level)
     try:
         config = load(WwsfConfig, arguments.config)
-        home = HssClient(config.hss)
+        home = HssClient(config.hss) if config.hss is not None else None
         server = Wwsf(config, home)
     except (ConfigError, ValueError) as error:
         print(f"imsbridge edge wwsf run: {error}", file=sys.stderr)

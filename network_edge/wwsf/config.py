@@ -10,6 +10,18 @@ from imskit.aka.gba import UA_HTTP_DIGEST
 from imskit.config.model import setting
 from imskit.secrets import Secret
 from network_edge.wwsf.identities.config import IdentitiesConfig
+from network_edge.wwsf.metrics import MetricsConfig
+from network_edge.wwsf.oidc import ProviderConfig
+from network_edge.wwsf.tokens.config import TokensConfig
+
+_PROVIDERS_HELP = """\
+[[providers]]   an OpenID provider to log in at; needs [identities]; repeat for more
+  id = "example"                 redirect URI there: https://PORTAL/login/example/callback
+  label = "Example"
+  issuer = "https://id.example"
+  client_id = "wwsf"
+  client_secret = ""
+  range = ""                     range for users who are not in the database; empty: they are refused"""
 
 
 @dataclass(frozen=True)
@@ -47,8 +59,8 @@ class WwsfConfig:
     websocket: str = setting("WebSocket URI that the page's SIP connects to")
     certificate: Path = setting("TLS certificate chain, PEM")
     key: Path = setting("TLS private key, PEM")
-    hss: Path = setting("Unix socket of the HSS")
     turn: TurnConfig = setting("media relay")
+    hss: Path | None = setting("Unix socket of the HSS; without it there is no log-in with the SIM card", None)
     address: str = setting("IP address to listen on", "127.0.0.1")
     port: int = setting("port to listen on", 443)
     cookie_domain: str = setting("domain of the session cookie: portal and WebSocket host are below it", "")
@@ -61,8 +73,28 @@ class WwsfConfig:
     )
     gba: GbaConfig | None = setting("needed for gba and either", None)
     identities: IdentitiesConfig | None = setting("accounts that need no SIM card", None)
+    tokens: TokensConfig | None = setting("needed for identities", None)
+    providers: list[ProviderConfig] = setting(_PROVIDERS_HELP, factory=list)
+    metrics: MetricsConfig | None = setting("metrics for Prometheus", None)
+    tries_per_account: int = setting("passwords that may be tried for one account within five minutes", 10)
+    tries_per_address: int = setting("log-ins that one address may try within five minutes", 60)
     events: Path | None = setting("file that the steps of each log-in are appended to, JSON lines", None)
 
     def __post_init__(self) -> None:
+        if self.hss is None and (self.identities is None or self.login != "aka"):
+            raise ValueError("without hss nobody could log in: give hss, or [identities] and login = 'aka'")
+        if (self.identities is None) != (self.tokens is None):
+            raise ValueError("[identities] and [tokens] come together")
+        if min(self.tries_per_account, self.tries_per_address) < 1:
+            raise ValueError("tries_per_account and tries_per_address must be at least 1")
+        names = [provider.id for provider in self.providers]
+        if names and self.identities is None:
+            raise ValueError("[[providers]] need [identities]")
+        if len(set(names)) != len(names):
+            raise ValueError("each of [[providers]] needs an id of its own")
+        ranges = {item.name for item in self.identities.ranges} if self.identities else set()
+        for provider in self.providers:
+            if provider.range and provider.range not in ranges:
+                raise ValueError(f"provider {provider.id}: there is no range {provider.range}")
         if self.login != "aka" and self.gba is None:
             raise ValueError(f"login = {self.login!r} needs the table [gba]")

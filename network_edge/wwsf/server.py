@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
+import json
 import logging
+import secrets
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,14 +17,18 @@ from aiohttp import web
 
 from imskit.aka.gba import USER_AGENT_ME
 from imskit.observe.events import EventLog
-from imskit.secrets import Identity
+from imskit.secrets import Identity, Secret
 from network_edge.wwsf.aka_login import AkaLogin, Challenged, LoggedIn, Outcome, Refused
 from network_edge.wwsf.bsf import BsfClient, KeySource
 from network_edge.wwsf.config import WwsfConfig
 from network_edge.wwsf.gba_login import GbaLogin, LoggedInWithKey
 from network_edge.wwsf.gba_login import Outcome as KeyOutcome
 from network_edge.wwsf.home_network import HomeNetwork, HomeNetworkError
+from network_edge.wwsf.identities.model import StoreError
+from network_edge.wwsf.metrics import CONTENT_TYPE, Metrics
 from network_edge.wwsf.sessions import Session, SessionStore, turn_credential
+from network_edge.wwsf.tokens.keys import KeyFileError
+from network_edge.wwsf.web_login import BROWSER_COOKIE, LogInError, Opened, WebLogin
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +40,8 @@ _ASSETS = {
     "icon.svg": "image/svg+xml",
 }
 _LOG_IN_PATHS = ("/", "/api/session", "/api/turn")
+_OWN_PAGE_ONLY = ("/api/login", "/api/token")
+_BODY_SECONDS = 10
 _NEW_SESSION = web.RequestKey("new session", str)
 _MAX_BODY = 64 * 1024
 
@@ -46,13 +55,20 @@ class WwsfError(Exception):
 class Wwsf:
     """One portal: ``start()`` listens, ``stop()`` ends it."""
 
-    def __init__(self, config: WwsfConfig, home: HomeNetwork, bsf: KeySource | None = None) -> None:
-        """``bsf`` is the configured one unless given."""
+    def __init__(self, config: WwsfConfig, home: HomeNetwork | None, bsf: KeySource | None = None) -> None:
+        """``bsf`` is the configured one unless given; without ``home`` nobody logs in with a SIM card."""
         self._config = config
         self._home = home
         self._events = EventLog("wwsf", config.events)
         self._sessions = SessionStore(config.session_hours * 3600, time.monotonic)
-        self._login = AkaLogin(config.portal, config.algorithms, home, time.monotonic)
+        self._metrics = Metrics()
+        self._login = AkaLogin(config.portal, config.algorithms, home, time.monotonic) if home is not None else None
+        self._web: WebLogin | None = None
+        if config.identities is not None:
+            try:
+                self._web = WebLogin(config, self._sessions, self._metrics)
+            except KeyFileError as error:
+                raise WwsfError(str(error)) from error
         self._bsf, self._gba = bsf, None
         if config.gba is not None and config.login != "aka":
             self._bsf = bsf or BsfClient(config.gba.zn, config.gba.secret)
@@ -73,9 +89,21 @@ class Wwsf:
         app.router.add_get("/api/turn", self._get_turn)
         app.router.add_post("/api/logout", self._post_logout)
         app.router.add_get("/healthz", self._get_health)
+        if self._web is not None:
+            app.router.add_post("/api/login", self._post_login)
+            app.router.add_post("/api/token", self._post_token)
+            app.router.add_get("/login/{provider}", self._get_provider)
+            app.router.add_get("/login/{provider}/callback", self._get_callback)
+            app.router.add_get("/.well-known/jwks.json", self._web.get_keys)
+            app.router.add_post("/oauth/introspect", self._web.introspect)
         self._runner = web.AppRunner(app, access_log=None)
+        inner = web.Application()
+        inner.router.add_get("/metrics", self._get_metrics)
+        self._inner = web.AppRunner(inner, access_log=None)
         self.port = config.port
         """The port in use, once started (differs from the configured one only if that is 0)."""
+        self.metrics_port = 0
+        """The port of the metrics, once started with them."""
 
     async def start(self) -> None:
         """Listen; ``WwsfError`` if the certificate or the address cannot be used."""
@@ -93,12 +121,24 @@ class Wwsf:
         except OSError as error:
             raise WwsfError(f"cannot listen on {config.address} port {config.port}: {error.strerror}") from error
         self.port = self._runner.addresses[0][1]
+        if config.metrics is not None:
+            await self._inner.setup()
+            try:
+                await web.TCPSite(self._inner, config.metrics.address, config.metrics.port, reuse_address=True).start()
+            except OSError as error:
+                place = f"{config.metrics.address} port {config.metrics.port}"
+                raise WwsfError(f"cannot listen on {place} for metrics: {error.strerror}") from error
+            self.metrics_port = self._inner.addresses[0][1]
         _log.info("portal %s listens on %s port %d", config.portal, config.address, self.port)
 
     async def stop(self) -> None:
         """Finish what runs, close the sockets."""
         await self._runner.cleanup()
-        await self._home.close()
+        await self._inner.cleanup()
+        if self._web is not None:
+            await self._web.close()
+        if self._home is not None:
+            await self._home.close()
         if self._bsf is not None:
             await self._bsf.close()
         self._events.close()
@@ -115,24 +155,52 @@ class Wwsf:
         return web.Response(body=self._files[name], content_type=_ASSETS[name], charset="utf-8")
 
     async def _get_health(self, _: web.Request) -> web.StreamResponse:
+        if self._web is not None:
+            try:
+                await self._web.check()
+            except StoreError as error:
+                _log.error("not healthy: %s", error)
+                return web.json_response({"status": "the identity store does not answer"}, status=503)
         return web.json_response({"status": "ok"})
+
+    async def _get_metrics(self, _: web.Request) -> web.StreamResponse:
+        if self._web is not None:
+            try:
+                await self._web.count()
+            except StoreError as error:
+                _log.error("the ranges cannot be counted: %s", error)
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     # ---- what a logged-in page asks for ------------------------------------------------------------------------
 
     async def _get_session(self, request: web.Request) -> web.StreamResponse:
         session = self._session(request)
         if session is None:
-            return web.json_response({"error": "not logged in"}, status=401)
+            offered = self._web.offered if self._web is not None else {"password": False, "providers": []}
+            return web.json_response({"error": "not logged in", "log_in": offered}, status=401)
         return web.json_response(
             {
                 "display": session.display,
                 "sip": {
                     "uri": session.sip_uri,
+                    "impi": str.__str__(session.impi),
                     "display_name": session.display,
                     "websocket": self._config.websocket,
+                    "registration": self._registration(session),
                 },
             }
         )
+
+    def _registration(self, session: Session) -> dict[str, object]:
+        if self._web is None or session.registration == "network":
+            return {"method": "network"}
+        return self._web.registration(session)
+
+    async def _post_token(self, request: web.Request) -> web.StreamResponse:
+        session = self._session(request)
+        if session is None:
+            return web.json_response({"error": "not logged in"}, status=401)
+        return web.json_response(self._registration(session))
 
     async def _get_turn(self, request: web.Request) -> web.StreamResponse:
         session = self._session(request)
@@ -148,6 +216,12 @@ class Wwsf:
 
     async def _post_logout(self, request: web.Request) -> web.StreamResponse:
         if token := request.cookies.get(COOKIE):
+            session = self._sessions.find(token)
+            if self._web is not None and session is not None and session.subject:
+                try:
+                    await self._web.log_out(session)
+                except LogInError as error:
+                    return _refusal(error)
             self._sessions.close(token)
         response = web.json_response({})
         response.del_cookie(COOKIE, domain=self._config.cookie_domain or None, path="/", secure=True, httponly=True)
@@ -156,7 +230,71 @@ class Wwsf:
     def _session(self, request: web.Request) -> Session | None:
         return self._sessions.find(request.get(_NEW_SESSION) or request.cookies.get(COOKIE))
 
-    # ---- log-in -------------------------------------------------------------------------------------------------
+    # ---- log-in of the web -------------------------------------------------------------------------------------
+
+    async def _post_login(self, request: web.Request) -> web.StreamResponse:
+        # A form of another site cannot send JSON, nor this page's Origin; a body that drips in is not waited for.
+        if request.content_type != "application/json":
+            return web.json_response({"error": "JSON is needed"}, status=415)
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = json.loads(await request.read())
+            name, password = body["name"], body["password"]
+        except TimeoutError:
+            return web.json_response({"error": "the request did not come"}, status=408)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return web.json_response({"error": "name and password are needed"}, status=400)
+        if not isinstance(name, str) or not isinstance(password, str):
+            return web.json_response({"error": "name and password are needed"}, status=400)
+        assert self._web is not None
+        try:
+            opened = await self._web.by_password(name, Secret(password), request.remote)
+        except LogInError as error:
+            self._events.emit("password-refused", status=error.status)
+            return _refusal(error)
+        self._events.emit("password-done")
+        return self._with_cookie(web.json_response({}), opened)
+
+    async def _get_provider(self, request: web.Request) -> web.StreamResponse:
+        assert self._web is not None
+        browser = secrets.token_urlsafe(32)
+        try:
+            where = await self._web.start(request.match_info["provider"], browser, request.remote)
+        except LogInError as error:
+            return _refusal_page(error)
+        response = web.Response(status=302, headers={"Location": where})
+        # Lax: the provider's redirection back is a navigation from another site.
+        response.set_cookie(BROWSER_COOKIE, browser, max_age=600, path="/", secure=True, httponly=True, samesite="Lax")
+        return response
+
+    async def _get_callback(self, request: web.Request) -> web.StreamResponse:
+        assert self._web is not None
+        browser = request.cookies.get(BROWSER_COOKIE, "")
+        try:
+            opened = await self._web.finish(request.match_info["provider"], dict(request.query), browser)
+        except LogInError as error:
+            self._events.emit("openid-refused", status=error.status)
+            return _refusal_page(error)
+        self._events.emit("openid-done")
+        response = self._with_cookie(web.Response(status=303, headers={"Location": "/"}), opened)
+        response.del_cookie(BROWSER_COOKIE, path="/", secure=True, httponly=True)
+        return response
+
+    def _with_cookie(self, response: web.StreamResponse, opened: Opened) -> web.StreamResponse:
+        token, seconds = opened
+        response.set_cookie(
+            COOKIE,
+            token,
+            domain=self._config.cookie_domain or None,
+            max_age=seconds,
+            path="/",
+            secure=True,
+            httponly=True,
+            samesite="Lax",
+        )
+        return response
+
+    # ---- log-in with the SIM card ------------------------------------------------------------------------------
 
     @web.middleware
     async def _log_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -179,6 +317,8 @@ class Wwsf:
             )
         else:
             kind = "aka"
+            if self._login is None:
+                return _message(400, "Log-in failed", "This page has no log-in with the SIM card.")
             outcome = await self._login.handle(authorization, request.method, request.raw_path, body)
         match outcome:
             case Challenged(challenges):
@@ -208,6 +348,7 @@ class Wwsf:
         at_most: float | None,
     ) -> web.StreamResponse:
         """Answer with a session; ``proof`` makes Authentication-Info for the response's body."""
+        assert self._home is not None
         try:
             profile = await self._home.profile(impi)
         except HomeNetworkError as error:
@@ -217,16 +358,8 @@ class Wwsf:
         response = await handler(request)
         body = response.body if isinstance(response, web.Response) else None
         response.headers["Authentication-Info"] = proof(body if isinstance(body, bytes) else b"")
-        response.set_cookie(
-            COOKIE,
-            token,
-            domain=self._config.cookie_domain or None,
-            max_age=seconds,
-            path="/",
-            secure=True,
-            httponly=True,
-            samesite="Lax",
-        )
+        self._with_cookie(response, (token, seconds))
+        self._metrics.log_ins.labels(kind, "done").inc()
         self._events.emit(f"{kind}-done")
         return response
 
@@ -234,14 +367,21 @@ class Wwsf:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = time.monotonic()
+        response = await self._guarded(request, handler)
+        for name, value in self._policy().items():
+            response.headers.setdefault(name, value)
+        self._metrics.requests.labels(str(response.status)).inc()
+        self._metrics.seconds.observe(time.monotonic() - started)
+        return response
+
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if not _same_site(request, self._config.portal):
             return web.json_response({"error": "this answers only to its own page"}, status=403)
         try:
-            response = await handler(request)
+            return await handler(request)
         except web.HTTPException as error:
-            response = _message(error.status, error.reason, "This page does not exist.")
-        response.headers.update(self._policy())
-        return response
+            return _message(error.status, error.reason, "This page does not exist.")
 
     def _policy(self) -> Mapping[str, str]:
         socket = urlsplit(self._config.websocket)
@@ -262,12 +402,30 @@ class Wwsf:
 def _same_site(request: web.Request, portal: str) -> bool:
     """Whether the request comes from the portal's own page, or from nobody's (a navigation)."""
     origin = request.headers.get("Origin")
-    return origin is None or urlsplit(origin).hostname == portal
+    if origin is None:
+        # Browsers say where a POST comes from; the log-in takes no chance (a log-in as the attacker, RFC 9700 4.7).
+        return request.path not in _OWN_PAGE_ONLY
+    try:
+        return urlsplit(origin).hostname == portal
+    except ValueError:
+        return False
 
 
 def _can_bootstrap(request: web.Request) -> bool:
     """Whether the client says that it has bootstrapped keys (TS 24.109 clause 5.2.2)."""
     return USER_AGENT_ME in request.headers.get("User-Agent", "").lower().split()
+
+
+def _refusal(error: LogInError) -> web.Response:
+    headers = {"Retry-After": str(error.wait)} if error.wait else None
+    return web.json_response({"error": str(error)}, status=error.status, headers=headers)
+
+
+def _refusal_page(error: LogInError) -> web.Response:
+    response = _message(error.status, "Log-in failed", str(error))
+    if error.wait:
+        response.headers["Retry-After"] = str(error.wait)
+    return response
 
 
 def _message(status: int, title: str, text: str) -> web.Response:

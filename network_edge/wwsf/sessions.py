@@ -9,6 +9,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from imskit.secrets import Identity, Secret
 
@@ -26,6 +27,14 @@ class Session:
     display: str
     expires: float
     """On the clock of the store, seconds."""
+    registration: Literal["network", "token", "digest"] = "network"
+    """How the page registers: as the network knows it already, with a token, by SIP digest."""
+    subject: str = ""
+    """The web identity; empty if the SIM card has logged in."""
+    range: str = ""
+    """The range that the identities were drawn from, if any."""
+    sid: str = ""
+    """Names this log-in towards other servers; opens nothing."""
 
     @property
     def sip_uri(self) -> str:
@@ -42,7 +51,15 @@ class SessionStore:
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
 
     def open(
-        self, impi: Identity, impus: tuple[Identity, ...], display: str, at_most: float | None = None
+        self,
+        impi: Identity,
+        impus: tuple[Identity, ...],
+        display: str,
+        at_most: float | None = None,
+        *,
+        registration: Literal["network", "token", "digest"] = "network",
+        subject: str = "",
+        range: str = "",
     ) -> tuple[str, int]:
         """Start a session, of ``at_most`` so many seconds; return its token and its seconds."""
         life = self._lifetime if at_most is None else min(self._lifetime, at_most)
@@ -50,7 +67,9 @@ class SessionStore:
         self._drop_expired()
         while len(self._sessions) >= MAX_SESSIONS:
             self._sessions.popitem(last=False)
-        self._sessions[_digest(token)] = Session(impi, impus, display, self._clock() + life)
+        self._sessions[_digest(token)] = Session(
+            impi, impus, display, self._clock() + life, registration, subject, range, secrets.token_urlsafe(16)
+        )
         return token, int(life)
 
     def find(self, token: str | None) -> Session | None:
@@ -63,6 +82,23 @@ class SessionStore:
     def close(self, token: str) -> None:
         """End a session."""
         self._sessions.pop(_digest(token), None)
+
+    def remaining(self, session: Session) -> float:
+        """Return how many seconds a session still has."""
+        return max(0.0, session.expires - self._clock())
+
+    def has_other(self, session: Session) -> bool:
+        """Whether the same web identity has another live session with identities of the same range."""
+        now = self._clock()
+        return any(
+            each.subject == session.subject and each.range == session.range and each.sid != session.sid
+            for each in self._sessions.values()
+            if each.expires > now
+        )
+
+    def __len__(self) -> int:
+        self._drop_expired()
+        return len(self._sessions)
 
     def _drop_expired(self) -> None:
         # Most sessions live equally long, so the oldest expire first; what is behind a longer one is dropped with it.

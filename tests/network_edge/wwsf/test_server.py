@@ -164,7 +164,13 @@ async def test_log_in_with_the_card(portal: Portal, choice: int) -> None:
     session, _ = await portal.get("/api/session")
     assert await session.json() == {
         "display": "+1 555 0100",
-        "sip": {"uri": IMPU, "display_name": "+1 555 0100", "websocket": "wss://ws.ims.example/sip"},
+        "sip": {
+            "uri": IMPU,
+            "impi": IMPI,
+            "display_name": "+1 555 0100",
+            "websocket": "wss://ws.ims.example/sip",
+            "registration": {"method": "network"},
+        },
     }
     relay, _ = await portal.get("/api/turn")
     credential = await relay.json()
