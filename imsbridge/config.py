@@ -10,6 +10,7 @@ from imskit.config.model import sample
 
 def _models() -> dict[str, type[Any]]:
     from imskit.uicc.profile import CardProfile
+    from network_edge.eims_agw.config import AgwConfig
     from network_edge.wwsf.config import WwsfConfig
     from simulators.bsf.config import BsfConfig
     from simulators.ims_core.config import CoreConfig
@@ -20,6 +21,7 @@ def _models() -> dict[str, type[Any]]:
     return {
         "ue": UeConfig,
         "wwsf": WwsfConfig,
+        "eims-agw": AgwConfig,
         "core": CoreConfig,
         "phone": PhoneConfig,
         "card": CardProfile,
@@ -38,7 +40,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Prints a TOML file: fill in what is empty; what is commented out shows the default.",
     )
     show.add_argument(
-        "name", choices=("ue", "wwsf", "core", "phone", "card", "card-keys", "bsf"), help="whose configuration"
+        "name",
+        choices=("ue", "wwsf", "eims-agw", "core", "phone", "card", "card-keys", "bsf"),
+        help="whose configuration",
     )
     show.set_defaults(run=run)
 

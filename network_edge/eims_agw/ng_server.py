@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from imskit.tasks import spawn
 from network_edge.eims_agw.engine.transactions import Transactions
@@ -78,8 +78,7 @@ class NgServer(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the socket."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)  # uvloop's is none by its type
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """Take a command, if a controller sent it."""

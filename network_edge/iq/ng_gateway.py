@@ -11,7 +11,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from imskit.sdp.description import SessionDescription
 from imskit.sdp.errors import SdpError
@@ -132,8 +132,7 @@ class NgGateway(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the socket."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)  # uvloop's is none by its type
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """Take an answer; what belongs to no command is dropped."""
