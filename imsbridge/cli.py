@@ -15,7 +15,7 @@ _COMMANDS = {
     "ue": "the agent on a handset: run, check, status; and each of its functions alone",
     "edge": "the network edge: the page's web server",
     "card": "a SIM card's identities, AKA and GBA runs, trace, PIN",
-    "sim": "what the lab stands on: core, phone, card, name server, BSF",
+    "sim": "what the lab stands on: core, phone, card, modem, name server, BSF",
     "config": "sample configuration files",
     "doctor": "everything that can be wrong on this device, one line each",
 }
