@@ -30,8 +30,8 @@ class Mixer:
     def said(self, port: Port, pcm: bytes) -> None:
         """Let all others hear what one says."""
         for other in self._ports:
-            if other is not port:
-                other.heard[port].append(pcm)
+            if (waiting := other.heard.get(port)) is not None:
+                waiting.append(pcm)
 
     def leave(self, port: Port) -> None:
         """Take somebody out."""
