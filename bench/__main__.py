@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import aka, calls, dns_proxy, esp, media, registration, turn
+from bench import aka, calls, dns_proxy, esp, gateway, media, registration, turn
 from bench.measure import Row, main
 
 
 def measure(arguments: argparse.Namespace) -> list[Row]:
     """Run every bench and return all rows."""
     rows: list[Row] = []
-    for module in (calls, turn, media, dns_proxy, esp, aka, registration):
+    for module in (calls, turn, media, gateway, dns_proxy, esp, aka, registration):
         print(f"bench: {module.__name__.removeprefix('bench.')}", file=sys.stderr, flush=True)
         rows += module.measure(arguments)
     return rows

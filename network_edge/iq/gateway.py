@@ -163,9 +163,10 @@ class AnswerRequest:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRequest:
-    """The end of a call, or of one branch or dialog of it where the tag or branch is given.
+    """The end of a call, whichever party ends it.
 
-    ``delay`` is the grace in seconds, None for the gateway's own.
+    ``to_tag`` or ``via_branch`` end one early dialog or one branch of several, and are left out at the end of the call:
+    a gateway that is asked about the call later would be taken to have lost it.  ``delay`` is the grace in seconds, None for the gateway's own.
     """
 
     call_id: str

@@ -6,11 +6,15 @@ import pytest
 
 from imskit.media import transports
 from imskit.media.events import Step
+from imskit.rtp.rtcp import ReportBlock
 from imskit.sdp import web_side
 from imskit.sdp.attributes import Direction
 from imskit.sdp.description import SessionDescription
 from imskit.sdp.negotiation import next_offer
 from imskit.sdp.profile import AMR_WB, IMS, OPUS, PCMA, WEBRTC
+from network_edge.eims_agw import gateway as gateway_module
+from network_edge.eims_agw.call_media import CallMedia
+from network_edge.eims_agw.engine.dialog import Side
 from network_edge.iq.gateway import (
     TOWARDS_IMS,
     TOWARDS_WEB,
@@ -306,6 +310,32 @@ async def test_limit_and_draining(bench):
     with pytest.raises(GatewayUnavailableError, match="draining"):
         await gateway.offer(OfferRequest("third", "web", browser.offer(), TOWARDS_IMS))
     await gateway.drained()
+
+
+async def test_a_circuit_breaker_ends_the_sending(bench, monkeypatch):
+    """RFC 8083 4.2 within a call: the phone reports again and again that nothing arrives."""
+    monkeypatch.setattr(gateway_module, "_HOUSEKEEPING_SECONDS", 0.05)
+    reported = CallMedia.reported
+
+    def stuck(media, side):
+        block = ReportBlock(1, 0, 0, 7, 0, 0, 0)  # a new report of the same number each time
+        return (block, 1, 0.02) if side is Side.IMS else reported(media, side)
+
+    monkeypatch.setattr(CallMedia, "reported", stuck)
+    gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
+    told = asyncio.Event()
+    gateway.on_media_lost = lambda lost: (bench.lost.append(lost), told.set())
+    await from_browser(gateway, browser, phone)
+    await browser.until(Step.DTLS_CONNECTED)
+    async with asyncio.TaskGroup() as group:
+        talk = group.create_task(browser.talk(500, 8))
+        await asyncio.wait_for(told.wait(), 8)
+        talk.cancel()
+    assert [lost.loss for lost in bench.lost] == [Loss.CIRCUIT_BREAKER]
+    before = (await gateway.query(QueryRequest("call"))).details["tags"]["ims"]["medias"][0]["streams"][0]["stats_out"]
+    await browser.talk(500, 0.2)
+    after = (await gateway.query(QueryRequest("call"))).details["tags"]["ims"]["medias"][0]["streams"][0]["stats_out"]
+    assert before == after and before["packets"] > 0
 
 
 async def test_an_offer_that_nobody_answers_is_forgotten(bench):
