@@ -109,8 +109,8 @@ class Gateway:
 
     def deadline(self) -> float | None:
         """When a page's registration or a lost call's patience ends."""
-        pages = self._pages.deadline()
-        return min((*self._patience.values(), *(() if pages is None else (pages,))), default=None)
+        times = [at for at in (self._pages.deadline(), self._texts.deadline()) if at is not None]
+        return min((*self._patience.values(), *times), default=None)
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
@@ -153,6 +153,7 @@ class Gateway:
 
     def _tick(self, now: float) -> None:
         self._pages.tick(now)
+        self._texts.tick(now)
         for name in [name for name, until in self._patience.items() if until <= now]:
             del self._patience[name]
             self._calls[name].hang_up("the page was closed")
@@ -247,7 +248,7 @@ class Gateway:
             return
         machine = self._by_page.get(call or "")
         try:
-            if self._served(request, message, flow, machine):
+            if self._served(request, message, flow, machine, now):
                 return
         except SipParseError as error:
             self._to_page(page.Respond(request, error.status, error.reason))
@@ -262,10 +263,10 @@ class Gateway:
             status, fields = 415, (("Accept", DTMF_RELAY),)
         self._to_page(page.Respond(request, status, None, fields))
 
-    def _served(self, request: str, message: Request, flow: Flow, machine: GatewayCall | None) -> bool:
+    def _served(self, request: str, message: Request, flow: Flow, machine: GatewayCall | None, now: float) -> bool:
         """Do what a request asks for: a transfer, a text, a key; False if it asks for none of these."""
         if message.method == "MESSAGE" and self._pages.at(flow) is not None:
-            self._texts.from_page(request, message, self._domain)
+            self._texts.from_page(request, message, self._domain, now)
             return True
         if machine is None:
             return False

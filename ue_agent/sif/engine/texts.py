@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 _WAITING = 50
 """Texts that wait for a page."""
 _PENDING = 32
+ANSWER_SECONDS = 10.0
+"""A page hears this soon that its text is on its way, though nothing is known of it yet."""
 
 
 class Texts:
@@ -32,12 +34,23 @@ class Texts:
         self._emit = emit
         self._tokens = tokens
         self._centre = centre
-        self._pending: dict[str, str] = {}
-        """Texts of the page under way: our key, the page's request."""
+        self._pending: dict[str, tuple[str, float]] = {}
+        """Texts of the page under way: our key, the page's request, and until when it waits."""
         self._waiting: deque[ims.MessageReceived] = deque(maxlen=_WAITING)
         self._count = 0
 
-    def from_page(self, request: str, message: Request, domain: str) -> None:
+    def deadline(self) -> float | None:
+        """When `tick` is due."""
+        return min((until for _, until in self._pending.values()), default=None)
+
+    def tick(self, now: float) -> None:
+        """Tell a page that its text is on its way, before its own transaction ends (RFC 3261 timer F)."""
+        for key, (request, until) in list(self._pending.items()):
+            if now >= until:
+                del self._pending[key]
+                self._emit(ToPage(page.Respond(request, 202)))
+
+    def from_page(self, request: str, message: Request, domain: str, now: float) -> None:
         """Take a MESSAGE of a registered page; `SipParseError` if it cannot be read."""
         kind = message.content_type
         if kind is None or kind.essence != "text/plain":
@@ -53,7 +66,7 @@ class Texts:
             return
         self._count += 1
         key = f"text-{self._count}"
-        self._pending[key] = request
+        self._pending[key] = (request, now + ANSWER_SECONDS)
         text, whom = message.body.decode("utf-8", "replace"), target(uri, domain)
         number = _number(whom)
         if self._centre and number:
@@ -63,8 +76,9 @@ class Texts:
 
     def sent(self, told: ims.MessageSent) -> None:
         """IMS tells what came of a text."""
-        request = self._pending.pop(told.key, None)
-        if request is None:
+        request, _ = self._pending.pop(told.key, ("", 0.0))
+        if not request:
+            _log.info("a text that the page was told to be on its way: %s", told.status)
             return
         status = told.status if told.status is not None else 503
         words = warning(told.reason) if status >= 300 else ()

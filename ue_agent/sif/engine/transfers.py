@@ -54,8 +54,8 @@ class Transfers:
         self._tokens = tokens
         self._asked: dict[str, str] = {}
         """Calls on the IMS side that the page has a REFER for: the id of its subscription."""
-        self._offered: dict[str, Referral] = {}
-        """Referrals of IMS that a page has been told of, by token."""
+        self._offered: dict[str, tuple[Referral, str]] = {}
+        """Referrals of IMS that a page has been told of, by token, and in which call on the IMS side."""
         self._count = 0
 
     # ---- the page asks --------------------------------------------------------------------------------------------
@@ -111,6 +111,7 @@ class Transfers:
     def call_over(self, ims_call: str) -> None:
         """A call has ended on both sides."""
         self._asked.pop(ims_call, None)
+        self._offered = {token: item for token, item in self._offered.items() if item[1] != ims_call}
 
     def _respond(self, request: str, status: int, words: str | None) -> None:
         self._emit(ToPage(page.Respond(request, status, None, warning(words) if words else ())))
@@ -128,7 +129,7 @@ class Transfers:
             self._emit(ToIms(ims.RejectReferral(referral.referral)))
             return
         token = self._tokens(16)
-        self._offered[token] = Referral(referral.referral, referral.target)
+        self._offered[token] = (Referral(referral.referral, referral.target), call.ims_call)
         fields = [("Refer-To", f"<{shown.with_parameter(TOKEN, token)}>")]
         if referral.referred_by:
             fields.append(("Referred-By", f"<{referral.referred_by}>"))
@@ -147,19 +148,19 @@ class Transfers:
             status = sipfrag.read_status(message.body)
         except SipParseError:
             return
-        if status >= 300 and self._offered:
-            # The page has one subscription a call; whatever it was offered last is meant.
-            self._refuse(next(reversed(self._offered)))
+        about = [token for token, (_, of) in self._offered.items() if call is not None and of == call.ims_call]
+        if status >= 300 and about:
+            self._refuse(about[-1])  # whatever it was offered last in this call
 
     def _refuse(self, token: str) -> None:
-        referral = self._offered.pop(token, None)
+        referral, _ = self._offered.pop(token, (None, ""))
         if referral is not None:
             self._emit(ToIms(ims.RejectReferral(referral.name)))
 
     def claimed(self, uri: Uri) -> Referral | None:
         """Return what the INVITE with this Request-URI carries out, once."""
         token = uri.parameters.get(TOKEN) if isinstance(uri, SipUri) else None
-        return self._offered.pop(token, None) if token else None
+        return self._offered.pop(token, (None, ""))[0] if token else None
 
     def _key(self, kind: str) -> str:
         self._count += 1

@@ -246,6 +246,31 @@ def test_a_text_of_the_page_as_short_message(desk: Any) -> None:
     assert desk.last(ims.SendMessage).target == "sip:bob@elsewhere.example"
 
 
+def test_a_text_that_takes_its_time(desk: Any) -> None:
+    """The page's transaction would end in a failure that is none."""
+    desk.ready()
+    asks(desk, "MESSAGE", call=None, uri="tel:+15550200", body=b"x", kind="text/plain")
+    key = desk.last(ims.SendMessage).key
+    desk.take()
+    desk.wait(11)
+    assert desk.last(page.Respond) == page.Respond("r-1", 202)
+    desk.ims(ims.MessageSent(key, 200, "sent"))
+    assert desk.said(page.Respond) == 1
+
+
+def test_a_transfer_that_the_page_forgot_ends_with_its_call(desk: Any) -> None:
+    desk.ready()
+    call = desk.talk()
+    refer = referred(desk, call)
+    shown = dict(refer.headers)["Refer-To"].strip("<>")
+    desk.ims(ims.Ended(call, None, "the other side hung up"))
+    desk.page(page.Ended("incoming-1", page.Cause.LOCAL))
+    assert desk.gateway._transfers._offered == {}
+    desk.page(page.IncomingCall("incoming-2", DIALOG, desk.invite(shown), desk_offer(), flow()))
+    desk.open_media()
+    assert desk.last(ims.Dial).referral == ""
+
+
 @pytest.mark.parametrize(("status", "told"), [(404, 404), (None, 503)])
 def test_a_text_that_could_not_be_sent(desk: Any, status: int | None, told: int) -> None:
     desk.ready()
