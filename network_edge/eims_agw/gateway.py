@@ -29,6 +29,7 @@ from network_edge.iq.gateway import (
     DeleteRequest,
     GatewayError,
     GatewayUnavailableError,
+    IceLite,
     Loss,
     MediaLost,
     OfferRequest,
@@ -39,6 +40,8 @@ from network_edge.iq.gateway import (
 
 _log = logging.getLogger(__name__)
 
+RINGING_SECONDS = 180.0
+"""An IMS side that was never heard may still be ringing after an early answer: as long as timer C (RFC 3261 16.6)."""
 _HOUSEKEEPING_SECONDS = 1.0
 
 
@@ -71,6 +74,8 @@ class _Session:
     """The offerer and all who have answered."""
     reports: dict[Side, ReportBlock] = field(default_factory=dict)
     answered: bool = False
+    silent: bool = False
+    """Neither RTP nor RTCP has come from IMS for the media timeout."""
     lost: Loss | None = None
     lost_at: float = 0.0
     ending: asyncio.TimerHandle | None = None
@@ -104,6 +109,9 @@ class Gateway:
     async def offer(self, request: OfferRequest) -> SessionDescription:
         """Take an offer, the first or a later one; ``GatewayError`` with 488 if it cannot be sent on."""
         self.counters["offers"] += 1
+        if request.flags.ice_lite not in (None, IceLite.OFF) and not self.counters["ice-lite ignored"]:
+            self.counters["ice-lite ignored"] += 1
+            _log.info("ICE-lite was asked for and is not done: this is a full ICE agent (told once)")
         session = self._find_for_offer(request)
         fresh = session is None
         try:
@@ -282,9 +290,11 @@ class Gateway:
             case Step.FAILED if session.lost is not Loss.CONSENT:
                 self._lose(session, Loss.TRANSPORT, event.reason)
             case Step.MEDIA_TIMEOUT:
-                self._lose(session, Loss.MEDIA_TIMEOUT, "neither RTP nor RTCP comes from IMS")
-            case Step.MEDIA_BACK if session.lost is Loss.MEDIA_TIMEOUT:
-                session.lost = None
+                session.silent = True  # judged by the housekeeping
+            case Step.MEDIA_BACK:
+                session.silent = False
+                if session.lost is Loss.MEDIA_TIMEOUT:
+                    session.lost = None
 
     def _lose(self, session: _Session, loss: Loss, reason: str) -> None:
         if session.lost is not None:
@@ -305,6 +315,8 @@ class Gateway:
         for session in [session for sessions in self._calls.values() for session in sessions]:
             if session.answered:
                 self._watch(session, now)
+                if session.silent and (_heard(session.media) or now - session.signal_at > RINGING_SECONDS):
+                    self._lose(session, Loss.MEDIA_TIMEOUT, "neither RTP nor RTCP comes from IMS")
             elif now - session.signal_at > self._limits.unanswered and session.ending is None:
                 _log.info("call %s: nobody answered", session.call_id)
                 self._close_soon(session)
@@ -333,6 +345,11 @@ class Gateway:
             if tripped is not None:
                 session.media.stop_sending(side)
                 self._lose(session, Loss.CIRCUIT_BREAKER, f"{tripped.value} on the {side} side (RFC 8083)")
+
+
+def _heard(media: CallMedia) -> bool:
+    """Whether anything has ever come from IMS."""
+    return media.stats(Side.IMS).first_received is not None or media.reported(Side.IMS)[1] > 0
 
 
 def _named(session: _Session, request: DeleteRequest) -> bool:

@@ -234,13 +234,29 @@ async def test_consent_lost_is_not_a_media_timeout(bench, monkeypatch):
 
 
 async def test_media_timeout_of_ims(bench):
-    """A phone that falls silent is told, and a phone that comes back is well again."""
+    """A phone that falls silent is told; one that was never heard may be ringing yet."""
     gateway, browser, phone = bench.gateway(media_timeout=1.0), bench.browser(), bench.phone()
     told = asyncio.Event()
     gateway.on_media_lost = lambda lost: (bench.lost.append(lost), told.set())
     await from_browser(gateway, browser, phone)
     await browser.until(Step.DTLS_CONNECTED)
+    await phone.talk(900, 0.1)
     await asyncio.wait_for(told.wait(), 15)
+    assert [lost.loss for lost in bench.lost] == [Loss.MEDIA_TIMEOUT]
+
+
+async def test_a_phone_that_rings_is_not_lost(bench, monkeypatch):
+    """An early answer, and no sound for longer than the media timeout; then too long to be ringing."""
+    monkeypatch.setattr(gateway_module, "_HOUSEKEEPING_SECONDS", 0.05)
+    monkeypatch.setattr(gateway_module, "RINGING_SECONDS", 2.5)
+    gateway, browser, phone = bench.gateway(media_timeout=0.2), bench.browser(), bench.phone()
+    phone.leg.reports.close()  # it does not even send RTCP
+    told = asyncio.Event()
+    gateway.on_media_lost = lambda lost: (bench.lost.append(lost), told.set())
+    start = asyncio.get_running_loop().time()
+    await from_browser(gateway, browser, phone)
+    await asyncio.wait_for(told.wait(), 15)
+    assert asyncio.get_running_loop().time() - start > 2.4
     assert [lost.loss for lost in bench.lost] == [Loss.MEDIA_TIMEOUT]
 
 
