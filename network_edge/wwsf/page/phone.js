@@ -1,12 +1,14 @@
 // The phone page: one line (SIP over WebSocket), a call and a second one behind it, messages.
 
 import JsSIP from 'jssip';
+import { credentials, keepFresh, logIn, logOut, refusedPassword } from './login.js';
 import { fetchSession, forgetIceServers, iceServers } from './session.js';
 import { watch } from './statistics.js';
 import { buildPad, elements, notice, showCall, showKeypad, showLine, showMessage, showMuted, showSecond, showSession } from './view.js';
 
 const RELAY_GRACE_MS = 150; // after the first relay candidate others have this long to turn up
 const ENDED_SHOWN_MS = 4000;
+const LOG_OUT_GRACE_MS = 2000; // how long the line may take to leave the network before the token ends
 
 let ua = null;
 let call = null; // the one in front
@@ -31,16 +33,21 @@ async function start() {
   buildPad(elements.tones, (key) => call?.session.sendDTMF(key, { transportType: 'RFC2833' }));
   wire();
   try {
-    const session = await fetchSession();
-    if (!session) {
+    let session = await fetchSession();
+    while (session.offered) {
       showSession('out', null);
       showLine('failed', 'Not logged in');
-      notice('You are not logged in. This device has no working SIM log-in for this page.');
-      return;
+      if (!session.offered.password && !session.offered.providers.length) {
+        notice('You are not logged in. This device has no working SIM log-in for this page.');
+        return;
+      }
+      notice(null);
+      await logIn(session.offered);
+      session = await fetchSession();
     }
     performance.mark('page:session');
-    showSession('in', session.display);
-    connect(session);
+    showSession('in', session.display, session.sip.registration.method !== 'network');
+    await connect(session);
     await iceServers();
   } catch (error) {
     showLine('failed', 'No service');
@@ -48,9 +55,13 @@ async function start() {
   }
 }
 
-function connect({ sip }) {
+async function connect({ sip }, refused = false) {
+  const asksUser = sip.registration.method === 'digest';
+  if (asksUser) showLine('failed', 'Not logged in');
+  const access = await credentials(sip.registration, refused);
   showLine('connecting', 'Connecting…');
   ua = new JsSIP.UA({
+    ...access,
     sockets: [new JsSIP.WebSocketInterface(sip.websocket)],
     uri: sip.uri,
     display_name: sip.display_name || null,
@@ -60,13 +71,27 @@ function connect({ sip }) {
     connection_recovery_min_interval: 1,
     connection_recovery_max_interval: 15,
   });
+  const fresh = keepFresh(ua, sip.registration, () => location.reload());
+  let renewed = false; // a refused token is replaced once: the network's clock may be ahead, or its keys new
   ua.on('connected', () => performance.mark('page:connected'));
   ua.on('registered', () => {
     performance.mark('page:registered');
+    renewed = false;
     showLine('ready', 'Ready');
     notice(null);
   });
-  ua.on('registrationFailed', ({ response, cause }) => {
+  ua.on('registrationFailed', async ({ response, cause }) => {
+    if (asksUser && refusedPassword(response, cause)) {
+      ua.removeAllListeners();
+      ua.stop();
+      await connect({ sip }, true);
+      return;
+    }
+    if (response?.status_code === 401 && !renewed && await fresh.now()) {
+      renewed = true;
+      ua.register();
+      return;
+    }
     showLine('failed', 'No service');
     notice(explain(response, cause));
   });
@@ -353,6 +378,15 @@ function send(target, text) {
 }
 
 function wire() {
+  elements['log-out'].addEventListener('click', async () => {
+    try {
+      if (ua?.isRegistered()) await new Promise((done) => { ua.once('unregistered', done); ua.unregister(); setTimeout(done, LOG_OUT_GRACE_MS); });
+      await logOut();
+      location.reload();
+    } catch (error) {
+      notice(error.message);
+    }
+  });
   elements.dial.addEventListener('submit', (event) => { event.preventDefault(); dial(elements.number.value); });
   elements.erase.addEventListener('click', () => { elements.number.value = elements.number.value.slice(0, -1); });
   elements.answer.addEventListener('click', answer);

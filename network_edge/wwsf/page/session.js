@@ -1,8 +1,11 @@
-// Who the user is, and what the operator hands out for a call. The page knows no keys and no passwords of the user's.
+// Who the user is, or how to log in, and what the operator hands out for a call.
 
 export async function fetchSession() {
   const answer = await fetch('/api/session', { headers: { Accept: 'application/json' } });
-  if (answer.status === 401) return null;
+  if (answer.status === 401) {
+    const { log_in: offered } = await answer.json().catch(() => ({}));
+    return { offered: offered ?? { password: false, providers: [] } };
+  }
   if (!answer.ok) throw new Error(`The portal answered ${answer.status}.`);
   return answer.json();
 }

@@ -5,11 +5,12 @@ const main = document.querySelector('main');
 
 export const elements = Object.fromEntries(
   ['dial', 'number', 'erase', 'pad', 'call', 'current', 'answer', 'mute', 'hold', 'keypad', 'hangup', 'tones', 'second', 'second-yes', 'second-join', 'second-no',
-    'to', 'text', 'send', 'write', 'thread', 'processing', 'remote']
+    'to', 'text', 'send', 'write', 'thread', 'processing', 'remote', 'log-out']
     .map((id) => [id, $(id)]));
 
-export function showSession(state, identity) {
+export function showSession(state, identity, canLeave = false) {
   main.dataset.session = state;
+  elements['log-out'].hidden = !canLeave;
   $('identity').hidden = !identity;
   if (identity) $('identity').querySelector('strong').textContent = identity;
 }
