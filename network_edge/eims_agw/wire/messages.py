@@ -87,7 +87,11 @@ _ADDRESSING = {"command", "call-id", "from-tag", "to-tag", "via-branch", "sdp"}
 
 
 def parse_request(message: Mapping[str, Value]) -> Parsed:
-    """Read a request; ``NgError`` for an unknown command, a missing name or an SDP that cannot be read."""
+    """Read a request; ``NgError`` for an unknown command, a missing name or an SDP that cannot be read.
+
+    Keys may be spelled with spaces for hyphens (``transport protocol``), as older controllers do.
+    """
+    message = {key.replace(" ", "-"): value for key, value in message.items()}
     command = _string(message, "command")
     if command is None:
         raise NgError("Dictionary contains no key 'command'", "command")
@@ -132,7 +136,7 @@ def _parse_answer(message: Mapping[str, Value]) -> Parsed:
 
 
 def _parse_delete(message: Mapping[str, Value]) -> Parsed:
-    delay = _integer(message, "delete-delay", "delete delay")
+    delay = _integer(message, "delete-delay")
     return Parsed(
         DeleteRequest(
             _required(message, "call-id"),
@@ -177,14 +181,13 @@ def _required(message: Mapping[str, Value], key: str) -> str:
     return value
 
 
-def _integer(message: Mapping[str, Value], *keys: str) -> int | None:
+def _integer(message: Mapping[str, Value], key: str) -> int | None:
     """Read a number, which some control programs write as text."""
-    for key in keys:
-        value = message.get(key)
-        if isinstance(value, int):
-            return value
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
-            return int(value)
+    value = message.get(key)
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
+        return int(value)
     return None
 
 

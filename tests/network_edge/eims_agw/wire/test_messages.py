@@ -68,6 +68,14 @@ def test_an_offer_as_kamailio_writes_it():
     assert parsed.ignored == ("unknown",)
 
 
+def test_keys_with_spaces():
+    """rtpengine's own client spells them so."""
+    message = {"command": "offer", "call-id": "c", "from-tag": "a", "sdp": SDP, "transport protocol": "RTP/AVP",
+               "rtcp mux": ["demux"]}  # fmt: skip
+    flags = messages.parse_request(message).request.flags
+    assert flags.transport is Transport.AVP and flags.rtcp_mux == (RtcpMux.DEMUX,)
+
+
 def test_values_that_mean_nothing_here_are_handed_up():
     message = {"command": "offer", "call-id": "c", "from-tag": "a", "sdp": SDP, "ICE": "maybe", "rtcp-mux": ["what"],
                "transport-protocol": "RTP/XYZ", "TOS": 999, "codec": {"boil": ["opus"]}}  # fmt: skip
