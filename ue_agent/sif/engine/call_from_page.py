@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imskit.ims import events as ims
+from imskit.ims.call_words import CALL_WAITING
 from imskit.sdp import interworking, web_side
 from imskit.sdp.description import SessionDescription
 from imskit.sdp.errors import SdpError
@@ -104,12 +105,15 @@ class CallFromPage(GatewayCall):
 
     def _ims_says(self, output: ims.Output) -> None:
         match output:
-            case ims.Progress(_, status):
+            case ims.Progress(_, status, _, waiting):
                 self._step(f"ims-{status}")
                 if self._page is not Side.UP or self.answered:
                     pass
                 elif status == 180:
-                    self.outputs.append(ToPage(page.Provisional(self.page_call, 180, sdp=self._preview())))
+                    fields = (("Alert-Info", f"<{CALL_WAITING}>"),) if waiting else ()
+                    self.outputs.append(
+                        ToPage(page.Provisional(self.page_call, 180, sdp=self._preview(), headers=fields))
+                    )
                 elif status not in (183, 199):
                     self.outputs.append(ToPage(page.Provisional(self.page_call, status)))
             case ims.Answered():

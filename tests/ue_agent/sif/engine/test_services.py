@@ -223,6 +223,15 @@ def desk_caller() -> Any:
     return NameAddr.parse(f"<sip:+15550300@{DOMAIN}>")
 
 
+def test_the_page_hears_that_the_other_side_is_in_a_call(desk: Any) -> None:
+    desk.ready()
+    desk.page_calls()
+    desk.open_media()
+    dial = desk.last(ims.Dial)
+    desk.ims(ims.Progress(dial.call, 180, False, True))
+    assert dict(desk.last(page.Provisional).headers) == {"Alert-Info": "<urn:alert:service:call-waiting>"}
+
+
 # ---- texts -------------------------------------------------------------------------------------------------------
 
 
