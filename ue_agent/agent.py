@@ -140,10 +140,11 @@ class Agent:
         with _named("SIF"):
             sif_address = await self._sif.start()
             self._exit.push_async_callback(self._sif.stop)
-        self._ims.start()
         self._exit.push_async_callback(self._ims.stop)
         with _named("web proxy"):
             await self._start_wwpf(sif_address, secret)
+        # After the PAC file can be had: a browser asks for it anew when the device for ESP appears.
+        self._ims.start()
         with _named("control socket"):
             await self._start_control()
         self._ims_changed()

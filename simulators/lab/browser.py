@@ -183,6 +183,18 @@ class PhonePage:
         await self.page.goto(url)
         return time.monotonic()
 
+    async def open_ready(self, url: str, within: float = 40.0) -> None:
+        """Load the page until its line is ready: a browser whose proxy was away looks for it only every few seconds."""
+        end = time.monotonic() + within
+        while True:
+            await self.open(url)
+            try:
+                await self.until("line", "ready", within=10)
+                return
+            except LabError:
+                if time.monotonic() > end:
+                    raise
+
     async def until(self, attribute: str, *values: str, within: float = 30.0) -> str:
         """Wait until ``main``'s data attribute has one of ``values``; `LabError` says what is shown instead."""
         wanted = ",".join(f'main[data-{attribute}="{value}"]' for value in values)

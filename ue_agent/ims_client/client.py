@@ -7,6 +7,7 @@ owner's (the SIF's) affair: commands go in through `handle`, everything but regi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -123,6 +124,8 @@ class ImsClient:
     async def _live(self) -> None:
         """Be registered for as long as there is a card; ends when the card access is closed."""
         events = self._card.events()
+        with contextlib.suppress(IpsecError, ValueError):  # `_enter` says it; the status has it at once
+            await self._gm.backend()
         while True:
             try:
                 entered = await self._enter()
