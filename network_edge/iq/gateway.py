@@ -166,7 +166,8 @@ class DeleteRequest:
     """The end of a call, whichever party ends it.
 
     ``to_tag`` or ``via_branch`` end one early dialog or one branch of several, and are left out at the end of the call:
-    a gateway that is asked about the call later would be taken to have lost it.  ``delay`` is the grace in seconds, None for the gateway's own.
+    a gateway that is asked about the call later would be taken to have lost it.
+    ``delay`` is the grace in seconds, None for the gateway's own.
     """
 
     call_id: str
