@@ -23,6 +23,7 @@ def config(tmp_path: Path) -> Path:
     path.write_text(
         'portal = "p.example"\nwebsocket = "wss://w.example/sip"\ncertificate = "c"\nkey = "k"\nhss = "h"\n'
         '[turn]\nsecret = "s"\nuris = ["turn:t.example"]\n'
+        f'[tokens]\naudience = "ep-cscf.example"\nkeys = "{tmp_path}/keys.json"\n'
         f'[identities]\ndatabase = "sqlite:///{tmp_path}/w.db"\n[[identities.ranges]]\nname = "guests"\n'
         'wildcard = "sip:guest!.*!@ims.example"\nimpi = "guest{}@ims.example"\nfirst = 0\nlast = 9\n'
     )
