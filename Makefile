@@ -18,8 +18,8 @@ demo: setup      ## a browser calls a VoLTE phone and is called back, in a lab o
 
 test: setup-test   ## everything CI runs: linters, unit, interoperability and end-to-end tests
 	$(MAKE) lint
-	$(PYTHON) -m pytest
-	$(PYTHON) -m pytest tests/e2e -m e2e
+	$(PYTHON) scripts/run_tests.py
+	$(PYTHON) scripts/run_tests.py tests/e2e -m e2e
 	$(PYTHON) tests/kernel/run.py
 
 test-kernel: setup-test   ## IPsec of the Linux kernel, in user-mode Linux

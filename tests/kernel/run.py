@@ -26,6 +26,7 @@ _SPLIT = {"test_gm.py": ("UDP", "not UDP")}
 """Long files are run in parts, each in a guest of its own: expressions for ``-k``."""
 _LONG = ("test_gm.py", "test_gm_faults.py", "test_esp.py")
 """Begun first."""
+_SECOND_CHANCES = 2
 
 
 def _parts(file: Path, options: list[str]) -> list[tuple[str, Path, list[str]]]:
@@ -48,6 +49,12 @@ def _run(file: Path, options: list[str]) -> tuple[bool, str, float]:
     return passed, shown, done.seconds
 
 
+def _passed(name: str, result: tuple[bool, str, float]) -> bool:
+    passed, shown, seconds = result
+    print(f"=== {name}: {'passed' if passed else 'FAILED'}, {seconds:.1f} s\n{shown}", flush=True)
+    return passed
+
+
 def main(argv: list[str]) -> int:
     """Run the files named, or all; return the exit code."""
     if (reason := user_mode_linux.missing()) is not None:
@@ -56,24 +63,27 @@ def main(argv: list[str]) -> int:
     split = argv.index("--") if "--" in argv else len(argv)
     files = [Path(name).resolve() for name in argv[:split]] or sorted(HERE.glob("test_*.py"))
     options = argv[split + 1 :]
-    failed: list[str] = []
+    failed: list[tuple[str, Path, list[str]]] = []
     started = time.monotonic()
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as guests:
         parts = [part for file in files for part in _parts(file, options)]
         parts.sort(key=lambda part: _LONG.index(part[1].name) if part[1].name in _LONG else len(_LONG))
-        running = {guests.submit(_run, file, more): name for name, file, more in parts}
+        running = {guests.submit(_run, file, more): (name, file, more) for name, file, more in parts}
         try:
             for future in as_completed(running):
-                passed, shown, seconds = future.result()
-                name = running[future]
-                print(f"=== {name}: {'passed' if passed else 'FAILED'}, {seconds:.1f} s\n{shown}", flush=True)
-                if not passed:
-                    failed.append(name)
+                if not _passed(running[future][0], future.result()):
+                    failed.append(running[future])
         except BaseException:
             user_mode_linux.stop_all()
             guests.shutdown(cancel_futures=True)
             raise
-    verdict = f"FAILED: {', '.join(sorted(failed))}" if failed else "all passed"
+    if 0 < len(failed) <= _SECOND_CHANCES:
+        # Guests share the machine's cores: a clock that went wrong for that reason goes right alone, and is named.
+        flaky = [part for part in failed if _passed(f"{part[0]}, once more, alone", _run(*part[1:]))]
+        failed = [part for part in failed if part not in flaky]
+        if flaky:
+            print(f"=== FLAKY, passed when run alone: {', '.join(sorted(name for name, *_ in flaky))}")
+    verdict = f"FAILED: {', '.join(sorted(name for name, *_ in failed))}" if failed else "all passed"
     print(f"=== kernel tests: {verdict}, {time.monotonic() - started:.1f} s")
     return 1 if failed else 0
 
