@@ -1,0 +1,1 @@
+"""State machines of the eP-CSCF: no I/O, no clock."""
