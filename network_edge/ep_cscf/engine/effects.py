@@ -151,12 +151,21 @@ type MediaEvent = MediaReady | MediaFailed | MediaLost
 class ReleaseCall:
     """From the IMS-ALG to `EpCscf`: end this call in the network's name (TS 24.229 5.2.8.1).
 
-    An established dialog gets a BYE both ways, one that is not answered yet a CANCEL towards the callee and a final
-    response towards the caller.  ``reason`` is a whole Reason value (RFC 3326).
+    Each dialog of ``callee_tags`` gets a BYE both ways, after an ACK where the 2xx never had one.  Without any, the
+    INVITE is refused with ``status``, which cancels it towards the callee.
     """
 
     call_id: str
+    """The SIP Call-ID."""
     reason: str
+    """A whole Reason value (RFC 3326)."""
+    party: str
+    """The registration on the web side."""
+    caller_tag: str
+    """From tag of the first INVITE."""
+    callee_tags: tuple[str, ...] = ()
+    """To tags of the dialogs that a 2xx confirmed."""
+    status: int = 503
 
 
 class CallStepKind(StrEnum):

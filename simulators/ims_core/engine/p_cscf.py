@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from imskit.engine import Tick, Tokens
+from imskit.ims.trust_boundary import clean_from_ue, clean_towards_ue
 from imskit.ipsec.errors import IpsecError
 from imskit.secrets import Secret
 from imskit.sip.engine.events import FlowClosed, SentBy
@@ -48,7 +49,6 @@ from simulators.ims_core.engine.security_agreement import (
     SecurityOutput,
 )
 from simulators.ims_core.engine.security_agreements import SecurityAgreements, without_agreement
-from simulators.ims_core.engine.trust import clean_from_ue, clean_towards_ue
 
 _log = logging.getLogger(__name__)
 

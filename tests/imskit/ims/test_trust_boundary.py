@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from imskit.ims.trust_boundary import clean_from_ue, clean_towards_ue
 from imskit.sip.wire.message import Request
-from simulators.ims_core.engine.trust import clean_from_ue, clean_towards_ue
 
 
 def message(*fields: tuple[str, object]) -> Request:

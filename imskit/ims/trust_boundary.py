@@ -1,4 +1,7 @@
-"""The border of the trust domain at Gm: what a UE may not say and is not told (TS 24.229 clause 4.4)."""
+"""The border of the trust domain: what a UE may not say and is not told (TS 24.229 clause 4.4).
+
+The P-CSCF keeps it at Gm, the eP-CSCF at W2.
+"""
 
 from __future__ import annotations
 
