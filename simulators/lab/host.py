@@ -97,7 +97,7 @@ class Host:
         if done.returncode:
             raise LabError(f"host {self.name}: cannot write {path}: {done.stderr.strip()}")
 
-    def socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+    def socket(self, family: socket.AddressFamily, kind: socket.SocketKind, protocol: int = 0) -> socket.socket:
         """Return a non-blocking socket of this program in this host's network."""
         made: list[socket.socket | OSError] = []
 
@@ -106,7 +106,7 @@ class Host:
             try:
                 with Path(f"/proc/{self.pid}/ns/net").open("rb") as namespace:
                     os.setns(namespace.fileno(), os.CLONE_NEWNET)
-                made.append(socket.socket(family, kind))
+                made.append(socket.socket(family, kind, protocol))
             except OSError as error:
                 made.append(error)
 
