@@ -1,0 +1,102 @@
+"""Ending calls in the network's name (TS 24.229 clause 5.2.8.1)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from imskit.engine import Tokens
+from imskit.sip.engine.events import SendRequest, SendStateless
+from imskit.sip.wire.errors import SipParseError
+from imskit.sip.wire.flow import Flow
+from imskit.sip.wire.message import Response
+from network_edge.ep_cscf.engine.dialogs import Dialogs, WebDialog
+from network_edge.ep_cscf.engine.effects import Side
+from network_edge.ep_cscf.engine.registrations import Binding
+from network_edge.ep_cscf.engine.towards_core import TowardsCore
+from network_edge.ep_cscf.engine.trust import TrustBorder
+
+_log = logging.getLogger(__name__)
+
+type Send = Callable[[SendRequest | SendStateless, float], None]
+
+
+class NetworkRelease:
+    """Sends BYE both ways in dialogs that a 2xx confirmed, after the ACK that nobody sent; forgets the dialogs."""
+
+    def __init__(self, dialogs: Dialogs, core: TowardsCore, border: TrustBorder, tokens: Tokens, send: Send) -> None:
+        self._dialogs = dialogs
+        self._core = core
+        self._border = border
+        self._tokens = tokens
+        self._send = send
+        self._hung_up: dict[str, list[WebDialog]] = {}
+        """Dialogs that IMS has ended while the client's connection was gone, by registration."""
+
+    def relayed(self, context: str, response: Response) -> None:
+        """A response goes to the caller: of a dialog whose 2xx got there, both sides know."""
+        if response.success:
+            self._dialogs.relayed(context, response.to.tag or "")
+
+    def hang_up_later(self, dialog: WebDialog) -> None:
+        """IMS has ended a dialog that the client cannot be told of yet."""
+        waiting = self._hung_up.setdefault(dialog.token, [])
+        if dialog not in waiting:
+            waiting.append(dialog)
+
+    def flow_back(self, binding: Binding, now: float) -> None:
+        """The client is back: tell it what has ended meanwhile."""
+        for dialog in self._hung_up.pop(binding.token, ()):
+            if self._dialogs.get(dialog.key) is dialog:
+                self._bye(dialog, Side.WEB, binding.flow, 'SIP;cause=200;text="the other side has hung up"', now)
+                self._dialogs.remove(dialog)
+
+    def dialog_of(
+        self, binding: Binding, call_id: str, caller_tag: str, callee_tag: str, reason: str, now: float
+    ) -> None:
+        """End one confirmed dialog, whichever side called."""
+        for tags in ((caller_tag, callee_tag), (callee_tag, caller_tag)):
+            dialog = self._dialogs.get((binding.token, call_id, *tags))
+            if dialog is not None:
+                self._end(dialog, binding, reason, now)
+
+    def everything_of(self, binding: Binding, reason: str, now: float) -> None:
+        """End all confirmed dialogs of a registration.  INVITEs that are not answered yet are the owner's to refuse."""
+        for dialog in self._dialogs.of(binding.token):
+            self._end(dialog, binding, reason, now)
+        self._hung_up.pop(binding.token, None)
+
+    def _end(self, dialog: WebDialog, binding: Binding, reason: str, now: float) -> None:
+        if dialog.method == "INVITE" and dialog.confirmed:
+            called = Side.IMS if dialog.caller is Side.WEB else Side.WEB
+            gone = dialog in self._hung_up.get(dialog.token, ())
+            for side in (called, dialog.caller):
+                if side is Side.IMS and gone:
+                    continue
+                if side is called and not dialog.acknowledged:
+                    self._request(dialog, "ACK", side, binding.flow, "", now)
+                if side is called or dialog.relayed:
+                    self._bye(dialog, side, binding.flow, reason, now)
+        self._dialogs.remove(dialog)
+
+    def _bye(self, dialog: WebDialog, side: Side, flow: Flow | None, reason: str, now: float) -> None:
+        _log.info("BYE in the network's name towards %s: %s", side.value, reason)
+        self._request(dialog, "BYE", side, flow, reason, now)
+
+    def _request(self, dialog: WebDialog, method: str, side: Side, flow: Flow | None, reason: str, now: float) -> None:
+        if side is Side.WEB and flow is None:
+            return
+        try:
+            request = dialog.request(method, side)
+            if reason:
+                request.headers.add("Reason", reason)
+            if side is Side.IMS and dialog.icid:
+                self._border.charge(request, dialog.icid)
+            destination = flow if side is Side.WEB and flow is not None else self._core.hop(request)
+            sent_by = None if side is Side.WEB else self._core.sent_by
+            if method == "ACK":
+                self._send(SendStateless(request, destination, sent_by), now)
+            else:
+                self._send(SendRequest(request, destination, f"release-{self._tokens(16)}", sent_by), now)
+        except (SipParseError, ValueError) as error:
+            _log.warning("%s towards %s cannot be sent: %s", method, side.value, error)

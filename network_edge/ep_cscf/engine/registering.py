@@ -1,0 +1,242 @@
+"""REGISTER through the eP-CSCF, scenarios 1 to 3 of TS 24.371 clause 6 (P-CSCF: TS 24.229 clause 5.2.2)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from imskit.engine import Tokens
+from imskit.secrets import Identity
+from imskit.sip.wire.flow import Address, Flow
+from imskit.sip.wire.grammar import quote
+from imskit.sip.wire.message import Request, Response, response_to
+from imskit.sip.wire.uri import SipUri, parse_uri, uri_equal
+from network_edge.ep_cscf.engine.access import (
+    bound_expires,
+    clean_credentials,
+    digest_user,
+    protection_of,
+    token_refusal,
+    trusted_credentials,
+    unavailable,
+    wanted_expires,
+    without_keys,
+)
+from network_edge.ep_cscf.engine.effects import TokenClaims
+from network_edge.ep_cscf.engine.flows import Flows
+from network_edge.ep_cscf.engine.identities import key_of, usable
+from network_edge.ep_cscf.engine.registrations import Binding, BindingKey, Bindings
+from network_edge.ep_cscf.engine.settings import EpCscfSettings
+from network_edge.ep_cscf.engine.trust import TrustBorder
+
+_log = logging.getLogger(__name__)
+
+_MAXIMUM_CONTACTS = 8
+
+
+@dataclass(slots=True)
+class Draft:
+    """A REGISTER on its way into the core."""
+
+    binding: Binding
+    """What it becomes if the core agrees; ``expires_at`` is the latest that it may last."""
+    request: Request
+    """As it was forwarded."""
+    longest: int
+    """Seconds that a contact may live at most."""
+    asserted: tuple[Identity, ...] | None
+    """The public identities of the access token."""
+    everything: bool
+    """``Contact: *``: all bindings of the public identity go."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the core's answer to a REGISTER made of it."""
+
+    response: Response
+    """To the client."""
+    added: Binding | None = None
+    replaced: Binding | None = None
+    """What was in the place of ``added``: the same instance."""
+    ended: tuple[Binding, ...] = ()
+    refused: str = ""
+
+
+class Registering:
+    """The procedure; it reads the table of bindings, and its owner writes it by the `Outcome`."""
+
+    def __init__(
+        self,
+        settings: EpCscfSettings,
+        mw: Address,
+        bindings: Bindings,
+        flows: Flows,
+        border: TrustBorder,
+        tokens: Tokens,
+    ) -> None:
+        self._settings = settings
+        self._mw = mw
+        self._bindings = bindings
+        self._flows = flows
+        self._border = border
+        self._tokens = tokens
+
+    def begin(
+        self,
+        request: Request,
+        flow: Flow,
+        now: float,
+        claims: TokenClaims | None = None,
+        seconds_left: float = 0.0,
+        *,
+        draining: bool = False,
+    ) -> Draft | Response:
+        """Edit a REGISTER for the core, or refuse it.  With ``claims`` its user is authenticated already."""
+        settings = self._settings
+        contacts = request.contacts
+        everything = contacts == "*"
+        listed = () if contacts == "*" else tuple(contacts)
+        registered = request.to.uri
+        own = key_of(registered)
+        longest = settings.maximum_expires
+        if claims is not None:
+            if own != key_of(request.from_.uri) or own not in {key_of(impu) for impu in claims.impus}:
+                return refuse(request, 403, "the access token is for another identity")
+            longest = min(longest, int(seconds_left))
+            if longest < 1:
+                return token_refusal(request, "invalid_token", settings)
+        if len(listed) > _MAXIMUM_CONTACTS:
+            return refuse(request, 403, "too many contacts")
+        wanted = wanted_expires(request)
+        if 0 < wanted < settings.minimum_expires and listed:
+            response = response_to(request, 423)
+            response.headers.add("Min-Expires", settings.minimum_expires)
+            return response
+        place = _place(request)
+        impi = claims.impi if claims is not None else self._impi(request, flow, own, place)
+        key: BindingKey = (str.__str__(impi), own, place)
+        known = self._bindings.of_key(key)
+        if known is None and wanted > 0 and listed:
+            if draining or self._bindings.full:
+                return unavailable(request, settings.retry_after)
+            if len(self._bindings.on(flow)) >= settings.limits.registrations:
+                return refuse(request, 403, "too many registrations over this connection")
+        binding = Binding(
+            token=known.token if known is not None else self._tokens(32),
+            key=key,
+            impi=impi,
+            contacts=tuple(str(contact.uri) for contact in listed),
+            flow=flow,
+            scenario="digest" if claims is None else "token",
+            expires_at=now + (longest if claims is None else min(longest, seconds_left)),
+        )
+        self._edit(request, flow, binding, claims, now)
+        if listed:
+            bound_expires(request, longest)
+        asserted = claims.impus if claims is not None else None
+        return Draft(binding, request.copy(), longest, asserted, everything)
+
+    def _impi(self, request: Request, flow: Flow, own: str, place: str) -> Identity:
+        """Return whose digest REGISTER it is.  Without digest: that of the same registration, else the public one."""
+        if (user := digest_user(request)) is not None:
+            return user
+        for binding in self._bindings.on(flow):
+            if binding.key[1:] == (own, place):
+                return binding.impi
+        return Identity(own)
+
+    def _edit(self, request: Request, flow: Flow, binding: Binding, claims: TokenClaims | None, now: float) -> None:
+        settings, headers = self._settings, request.headers
+        self._border.inward(request)
+        # Its way is the core's business; identities are asserted from the answer on.
+        for name in ("Route", "P-Preferred-Identity"):
+            headers.remove(name)
+        if claims is None:
+            known = any(
+                other.active(now) and other.impi == binding.impi and other.scenario == "digest"
+                for other in self._bindings.on(flow)
+            )
+            protection = protection_of(request, secure=flow.secure, known=known)
+            clean_credentials(request, settings.authorization_entity, protection)
+        else:
+            headers.remove("Authorization")
+            headers.remove("Proxy-Authorization")
+            request.uri = f"sip:{settings.home_domain}"
+            headers.add("Authorization", trusted_credentials(claims, settings))
+        path = SipUri("sip", binding.token, None, *self._mw).with_parameter("lr").with_parameter("ob")
+        headers.prepend("Path", f"<{path}>")
+        if "path" not in request.supported:
+            headers.add("Supported", "path")
+        if "path" not in request.require:
+            headers.add("Require", "path")
+        headers.add("P-Visited-Network-ID", quote(settings.visited_network))
+        self._border.charge(request, self._border.new_icid())
+
+    def answered(self, draft: Draft, response: Response, now: float) -> Outcome:
+        """Edit the core's answer for the client; raises `SipParseError` if it cannot be read."""
+        request, binding = draft.request, draft.binding
+        self._border.outward(response)
+        response.headers.remove("Path")
+        if draft.asserted is not None and response.status in (401, 407):
+            _log.error("the core challenges a user whom we have authenticated: it does not trust this edge")
+            refusal = refuse(request, 403, "the core does not trust this edge")
+            return Outcome(refusal, refused="not trusted")
+        without_keys(response)
+        if not response.success:
+            refused = "" if response.status in (401, 407, 423) else f"{response.status} {response.reason}"
+            return Outcome(response, refused=refused)
+        if draft.everything:
+            gone = self._bindings.standing(str.__str__(binding.impi))
+            return Outcome(response, ended=tuple(each for each in gone if each.key[1] == binding.key[1]))
+        if not binding.contacts:
+            return Outcome(response)
+        known = self._bindings.of_key(binding.key)
+        granted = _granted(response, binding.contacts)
+        bound_expires(response, draft.longest)
+        if granted == 0:
+            return Outcome(response, ended=(known,) if known is not None else ())
+        flow = binding.flow if binding.flow in self._flows else None
+        added = replace(
+            binding,
+            flow=flow,
+            lost_at=now if flow is None else None,
+            expires_at=min(binding.expires_at, now + granted),
+            identities=usable(request.to.uri, draft.asserted, response),
+            service_route=tuple(str(route) for route in response.service_route),
+        )
+        if draft.asserted is not None:
+            response.headers.remove("P-Associated-URI")
+            response.headers.add("P-Associated-URI", ", ".join(f"<{str.__str__(each)}>" for each in added.identities))
+        return Outcome(response, added=added, replaced=known)
+
+
+def refuse(request: Request, status: int, words: str) -> Response:
+    """Answer a request in the edge's name, with a reason for people."""
+    response = response_to(request, status)
+    response.headers.add("Warning", f'399 ep-cscf "{words}"')
+    _log.info("%s refused with %d: %s", request.method, status, words)
+    return response
+
+
+def _place(request: Request) -> str:
+    """Name what registers: the instance with its reg-id (RFC 5626), else the contact."""
+    contacts = request.contacts
+    if contacts == "*" or not contacts:
+        return ""
+    contact = contacts[0]
+    instance = contact.parameters.get("+sip.instance")
+    if instance:
+        return f"{instance} {contact.parameters.get('reg-id') or ''}"
+    return str(contact.uri)
+
+
+def _granted(response: Response, contacts: tuple[str, ...]) -> int:
+    """Return the longest time that the registrar gave to one of these contacts, 0 if to none."""
+    wanted = [parse_uri(contact, "Contact") for contact in contacts]
+    longest = 0
+    for address in response.contacts if response.contacts != "*" else []:
+        if any(uri_equal(address.uri, uri) for uri in wanted):
+            seconds = address.expires if address.expires is not None else response.expires or 0
+            longest = max(longest, seconds)
+    return longest
