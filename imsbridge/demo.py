@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 3
     finally:
         if arguments.logs is not None:
-            _copy_files(root, arguments.logs)
+            copy_files(root, arguments.logs)
         shutil.rmtree(root, ignore_errors=True)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(as_json(result), indent=2) + "\n")
@@ -121,7 +121,7 @@ def _keep_text(demo: Demo) -> str:
     )
 
 
-def _copy_files(root: Path, target: Path) -> None:
+def copy_files(root: Path, target: Path) -> None:
     """Copy what a person may want to read: logs, events, recordings; no keys."""
     target.mkdir(parents=True, exist_ok=True)
     for pattern in ("*/*.log", "*.events", "*.wav"):
