@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 from imskit.media.bridge import codec_spec
+from imskit.media.call import new_crypto_keys, srtp_keys
 from imskit.media.codecs import make_decoder, make_encoder
 from imskit.media.events import LegEvent, Step
 from imskit.media.ims_leg import ImsLeg
@@ -27,6 +28,7 @@ from imskit.sdp.description import SessionDescription
 from imskit.sdp.ims_side import ImsEndpoint
 from imskit.sdp.negotiation import AgreedCodec, LegMedia
 from imskit.sdp.profile import AMR_WB, OPUS, PCMA, Format
+from imskit.sdp.sdes import Suite
 from imskit.sdp.web_side import WebEndpoint
 from imskit.secrets import Secret
 
@@ -178,14 +180,29 @@ class BrowserEnd(MediaEnd):
 
 
 class PhoneEnd(MediaEnd):
-    """A phone's RTP at a pair of ports of ``host``."""
+    """A phone's RTP, or SRTP, at a pair of ports of ``host``."""
 
     def __init__(
-        self, plane: PythonPlane, formats: tuple[Format, ...] = (AMR_WB, PCMA), host: str = "127.0.0.1"
+        self,
+        plane: PythonPlane,
+        formats: tuple[Format, ...] = (AMR_WB, PCMA),
+        host: str = "127.0.0.1",
+        *,
+        suites: tuple[Suite, ...] = (),
     ) -> None:
+        """With ``suites`` it speaks SRTP with SDES, and nothing else."""
         super().__init__(plane)
         self.formats = formats
-        self.leg = ImsLeg(plane, host, cname="phone", clock_rate=16000, on_event=self._event, ports=range(20000, 29998))
+        self.leg = ImsLeg(
+            plane,
+            host,
+            cname="phone",
+            clock_rate=16000,
+            on_event=self._event,
+            ports=range(20000, 29998),
+            secured=bool(suites),
+        )
+        self._crypto = tuple(key for key in new_crypto_keys() if key.suite in suites)
         self.leg_id = self.leg.id
         plane.tap(self.leg.id, self._heard)
         self._session = secrets.randbits(60)
@@ -195,7 +212,7 @@ class PhoneEnd(MediaEnd):
     def endpoint(self) -> ImsEndpoint:
         """Its own side of descriptions."""
         host, port = self.leg.rtp_address
-        return ImsEndpoint(host, port, self._session)
+        return ImsEndpoint(host, port, self._session, crypto=self._crypto)
 
     def offer(self) -> SessionDescription:
         """Make a first offer."""
@@ -217,6 +234,8 @@ class PhoneEnd(MediaEnd):
         self.media, self.codec = media, media.codec
         assert media.remote_address is not None and media.remote_port is not None
         self.leg.set_remote((media.remote_address, media.remote_port), source=Source.SAME_HOST)
+        if media.srtp is not None:
+            self.leg.set_keys(srtp_keys(media.srtp))
         self.leg.reports.configure(clock_rate=self.codec.clock_rate, sender_bandwidth=800, receiver_bandwidth=2400)
         return media
 

@@ -69,7 +69,7 @@ class CallMedia:
     def page_offer(self, call: str, offer: SessionDescription) -> WebEndpoint:
         """See ``MediaSide``."""
         opened, _ = self._calls[call]
-        opened.page_offer(offer)
+        opened.web_offer(offer)
         return opened.web_endpoint
 
     def apply(self, call: str, plan: MediaPlan) -> None:

@@ -1,4 +1,4 @@
-"""The IMS side of a call: RTP/AVP over UDP on an even port, RTCP on the next one or the same (RFC 3550 11, RFC 3605).
+"""The IMS side of a call: (S)RTP over UDP on an even port, RTCP on the next one or the same (RFC 3550 11, RFC 3605).
 
 The leg is bound to one local address, and to an interface where one is named, so that media takes the bearer of the
 IMS access and no other; its packets carry DSCP EF (TS 26.114 annex E, GSMA IR.92 4.3).
@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable
 
 from imskit.media.events import LegEvent, OnLegEvent, Step
-from imskit.media.plane import Address, MediaPlane, Notice, SocketId, Source
+from imskit.media.plane import Address, MediaPlane, Notice, SocketId, Source, SrtpKeys
 from imskit.media.rtcp_session import DEFAULT_RECEIVER_BANDWIDTH, DEFAULT_SENDER_BANDWIDTH, RtcpSession
 from imskit.rtp.packet import keep_alive_payload_type
 
@@ -43,14 +43,14 @@ def open_port_pair(
 
     ``OSError`` when the address is not local, the interface cannot be used, or no pair is free.
     """
-    version = ipaddress.ip_address(host).version
     for _ in range(_ATTEMPTS):
         port = ports.start + secrets.randbelow((ports.stop - ports.start) // 2) * 2
         port += port % 2
         with contextlib.ExitStack() as stack:
             try:
                 pair = tuple(
-                    stack.enter_context(_bound(host, number, version, interface, dscp)) for number in (port, port + 1)
+                    stack.enter_context(bound_socket(host, number, interface=interface, dscp=dscp))
+                    for number in (port, port + 1)
                 )
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
@@ -61,7 +61,11 @@ def open_port_pair(
     raise OSError(f"no free pair of ports on {host} in {ports.start}-{ports.stop}")
 
 
-def _bound(host: str, port: int, version: int, interface: str | None, dscp: int) -> socket.socket:
+def bound_socket(
+    host: str, port: int, *, interface: str | None = None, dscp: int = EXPEDITED_FORWARDING
+) -> socket.socket:
+    """A UDP socket on ``host``, and on ``interface`` if one is named; ``OSError`` when it cannot be had."""
+    version = ipaddress.ip_address(host).version
     sock = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     try:
         if interface is not None:
@@ -94,11 +98,15 @@ class ImsLeg:
         sender_bandwidth: int = DEFAULT_SENDER_BANDWIDTH,
         receiver_bandwidth: int = DEFAULT_RECEIVER_BANDWIDTH,
         media_timeout: float = MEDIA_TIMEOUT_SECONDS,
+        secured: bool = False,
     ) -> None:
         """Bind ports on ``host``; ``OSError`` as ``open_port_pair``.
 
-        ``clock_rate`` is that of the RTP sent; ``media_timeout`` is in seconds, 0 for none.
+        ``clock_rate`` is that of the RTP sent; ``media_timeout`` is in seconds, 0 for none.  ``secured``: SRTP, and
+        nothing passes before ``set_keys``.
         """
+        self.secured = secured
+        """SRTP, not RTP."""
         self._plane = plane
         self._on_event = on_event
         self._timeout = media_timeout
@@ -107,7 +115,7 @@ class ImsLeg:
         self.ssrc = secrets.randbits(32) | 1
         """SSRC of all RTP sent to IMS."""
         self.id = plane.leg_open(
-            self._socket_ids[0], self, ssrc=self.ssrc, secured=False, rtcp_socket=self._socket_ids[1]
+            self._socket_ids[0], self, ssrc=self.ssrc, secured=secured, rtcp_socket=self._socket_ids[1]
         )
         """The leg in the plane."""
         self.reports = RtcpSession(
@@ -152,6 +160,10 @@ class ImsLeg:
         self._plane.leg_remote(self.id, rtp, rtcp, source)
         if self._expecting_since is None:
             self._expecting_since = time.monotonic()
+
+    def set_keys(self, keys: SrtpKeys) -> None:
+        """Set the keys of SRTP; one that is in use already goes on where it is (RFC 4568 section 7.1.4)."""
+        self._plane.leg_keys(self.id, keys)
 
     def set_direction(self, *, send: bool, receive: bool) -> None:
         """Let RTP pass or not, as negotiated; RTCP goes on (RFC 3264 5.1)."""

@@ -246,7 +246,10 @@ class MediaPlane(Protocol):
         """Set where the leg sends RTP and RTCP (``None``: the RTP address) and from where it takes them."""
 
     def leg_keys(self, leg: LegId, keys: SrtpKeys | None) -> None:
-        """Set the SRTP keys of a secured leg; the old receiving key is tried for 2 s more.  ``None`` locks it."""
+        """Set the SRTP keys of a secured leg; the old receiving key is tried for 2 s more.  ``None`` locks it.
+
+        A key that is the same as before keeps its roll-over counter and its replay list.
+        """
 
     def leg_direction(self, leg: LegId, *, send: bool, receive: bool) -> None:
         """Let RTP pass or not; RTCP is not affected."""

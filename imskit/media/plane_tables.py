@@ -19,6 +19,7 @@ from imskit.media.plane import (
     Sending,
     SocketId,
     Source,
+    SrtpKeys,
     Tap,
 )
 from imskit.media.srtp import SrtpContext
@@ -66,6 +67,7 @@ class Leg:
     channel: Channel | None = None
     """The own TURN channel that leads to ``rtp_remote``."""
     source: Source = Source.EXACT
+    keys: SrtpKeys | None = None
     send: SrtpContext | None = None
     receive: SrtpContext | None = None
     old_receive: SrtpContext | None = None

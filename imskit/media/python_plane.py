@@ -134,13 +134,17 @@ class PythonPlane(PacketPath):
         entry = self._legs[leg]
         if not entry.secured:
             raise ValueError("keys for a leg that was not opened as secured")
+        before, entry.keys = entry.keys, keys
         if keys is None:
             entry.send = entry.receive = entry.old_receive = None
             return
-        receive = SrtpContext(keys.profile, keys.receive, outbound=False)
-        entry.send = SrtpContext(keys.profile, keys.send, outbound=True)
-        entry.old_receive, entry.receive = entry.receive, receive
-        entry.old_until = now_of() + OLD_KEY_SECONDS
+        same = before is not None and before.profile is keys.profile
+        if before is None or not same or before.send != keys.send:
+            entry.send = SrtpContext(keys.profile, keys.send, outbound=True)
+        if before is None or not same or before.receive != keys.receive:
+            receive = SrtpContext(keys.profile, keys.receive, outbound=False)
+            entry.old_receive, entry.receive = entry.receive, receive
+            entry.old_until = now_of() + OLD_KEY_SECONDS
 
     def leg_direction(self, leg: LegId, *, send: bool, receive: bool) -> None:
         """Let RTP pass or not."""

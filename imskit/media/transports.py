@@ -11,6 +11,11 @@ Departures from aioice
       reaches nothing else can get through, and a call may ring for a minute before the browser begins.
     * ICE does not fail by itself; the leg has a deadline.
     * Consent (RFC 7675) is lost 30 s after the last answer, and the loss is reported.
+    * Floods: a message that does not name our user fragment is dropped unread and unanswered, what else comes from
+      addresses that have proved nothing is rationed, and a peer may have proved so many addresses, no more.
+    * An ICE-lite agent (RFC 8445 2.5, 5.3): controlled, host candidates only; it answers checks and makes none.  The
+      pair is the one that the peer nominates.  RFC 7675 section 1 leaves consent to full agents; that the peer is gone
+      is inferred here, when no authenticated check has come from it for the same 30 s.
 """
 
 from __future__ import annotations
@@ -42,6 +47,10 @@ _RESEND_AFTER = 0.02
 """A check is not repeated sooner than this after it was sent."""
 _EARLY_PACKETS = 16
 _COMPONENT = 1
+_MAX_PROVEN = 64
+"""Addresses that one peer may have proved: a browser has a handful."""
+_UNPROVEN_RATE, _UNPROVEN_BURST = 100.0, 200.0
+"""STUN messages a second, and at once, read from addresses that have proved nothing."""
 
 
 class IceError(Exception):
@@ -142,7 +151,9 @@ class _Connection(aioice.Connection):
         protocol.repeat(addr)
 
     def request_received(self, message: stun.Message, addr: Address, protocol: ice.StunProtocol) -> None:
-        if self._authentic(message):
+        if addr not in self.validated and self._authentic(message):
+            if len(self.validated) >= _MAX_PROVEN:
+                return
             self.validated.add(addr)
         super().request_received(message, addr, protocol)
 
@@ -181,6 +192,43 @@ class _Connection(aioice.Connection):
         self.consent_lost.set()
 
 
+class _LiteConnection(_Connection):
+    """An ICE-lite agent: it answers, and takes the pair that the peer nominates."""
+
+    _heard = 0.0
+
+    async def connect(self) -> None:
+        if self.remote_is_lite:
+            raise ConnectionError("both sides are ICE-lite, so nobody would make checks (RFC 8445 6.1.1)")
+        for early in self._early_checks:
+            self.check_incoming(*early)
+        self._early_checks.clear()
+        self._early_checks_done = True
+        if await self._check_list_state.get() != ice.ICE_COMPLETED:
+            raise ConnectionError("ICE negotiation failed")
+        self._query_consent_task = asyncio.create_task(self.query_consent())  # noqa: TID251 (aioice cancels it)
+
+    def check_incoming(self, message: stun.Message, addr: Address, protocol: ice.StunProtocol) -> None:
+        """Take a check that was authenticated and answered (RFC 8445 7.3.2)."""
+        self._heard = asyncio.get_running_loop().time()
+        if "USE-CANDIDATE" not in message.attributes or addr == self._selected_address:
+            return
+        self._selected_address = addr
+        self._selected(addr)
+        if not self._check_list_done:
+            self._check_list_done = True
+            self._check_list_state.put_nowait(ice.ICE_COMPLETED)
+
+    def switch_role(self, ice_controlling: bool) -> None:
+        """Stay controlled: the one role of a lite agent beside a full one (RFC 8445 6.1.1)."""
+
+    async def query_consent(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (left := self._heard + CONSENT_SECONDS - loop.time()) > 0:  # noqa: ASYNC110 (a check moves the end)
+            await asyncio.sleep(left)
+        self.consent_lost.set()
+
+
 class IceAgent:
     """One component (RTP and RTCP multiplexed) of ICE over a path of the plane."""
 
@@ -194,12 +242,22 @@ class IceAgent:
         controlling: bool,
         wait_for_peer: bool,
         selected: Callable[[Address], None],
+        lite: bool = False,
     ) -> None:
-        """``addresses`` are our host candidates; ``selected`` is told the peer's address of the pair in use."""
+        """``addresses`` are our host candidates; ``selected`` is told the peer's address of the pair in use.
+
+        ``lite``: an ICE-lite agent, which is never controlling.
+        """
         self.ufrag = ufrag
         self.password = password
-        self._connection = _Connection(
-            ice_controlling=controlling,
+        self.dropped = 0
+        """STUN messages that were not for us, could not be read, or came too fast from addresses not proved."""
+        self._prefix = ufrag.encode() + b":"
+        self._ration = _UNPROVEN_BURST
+        self._rationed_at = 0.0
+        kind = _LiteConnection if lite else _Connection
+        self._connection = kind(
+            ice_controlling=controlling and not lite,
             local_username=ufrag,
             local_password=password.reveal(),
             wait_for_peer=wait_for_peer,
@@ -220,12 +278,39 @@ class IceAgent:
         )
 
     def datagram_received(self, data: bytes, address: Address) -> None:
-        """Take a STUN message; one that aioice cannot read is dropped."""
+        """Take a STUN message; one that is not for us, comes in a flood, or cannot be read is dropped."""
+        if not self._admitted(data, address):
+            self.dropped += 1
+            return
         try:
             self._protocol.datagram_received(data, address)
         except Exception as error:
+            self.dropped += 1
             # aioice trusts authenticated peers to send well-formed attributes, and unpacks before it authenticates.
             _log.debug("STUN message of %d octets dropped: %s", len(data), error)
+
+    def _admitted(self, data: bytes, address: Address) -> bool:
+        if data[:2] == b"\0\x01" and not self._names_us(data):
+            return False
+        if address in self._connection.validated:
+            return True
+        now = asyncio.get_running_loop().time()
+        self._ration = min(_UNPROVEN_BURST, self._ration + (now - self._rationed_at) * _UNPROVEN_RATE)
+        self._rationed_at = now
+        if self._ration < 1:
+            return False
+        self._ration -= 1
+        return True
+
+    def _names_us(self, data: bytes) -> bool:
+        """Whether a Binding request's USERNAME begins with our user fragment (RFC 8445 7.2.2); linear, no copy."""
+        at, end = 20, min(len(data), 2048)
+        while at + 4 <= end:
+            length = data[at + 2] << 8 | data[at + 3]
+            if data[at : at + 2] == b"\0\x06":
+                return data.startswith(self._prefix, at + 4)
+            at += 4 + length + -length % 4
+        return False
 
     def is_for(self, data: bytes) -> bool:
         """Return whether a Binding request names our user name fragment (of two agents during a restart)."""

@@ -62,16 +62,18 @@ class WebRtcLeg:
         cname: str,
         clock_rate: int,
         on_event: OnLegEvent,
+        ice_lite: bool = False,
     ) -> None:
         """``candidates`` are the addresses signalled; ``controlling``: our side made the offer (RFC 8445 6.1.1).
 
-        ``clock_rate`` is that of the RTP sent to the peer.
+        ``clock_rate`` is that of the RTP sent to the peer.  ``ice_lite``: make no checks, only answer the peer's.
         """
         self._plane = plane
         self._virtual = isinstance(at, tuple)
         self._addresses = tuple(candidates)
         self._certificate = certificate
         self._controlling = controlling
+        self._lite = ice_lite
         self._on_event = on_event
         self.ssrc = secrets.randbits(32) | 1
         """SSRC of all RTP sent to the peer."""
@@ -101,7 +103,11 @@ class WebRtcLeg:
     def local(self) -> WebRtcParameters:
         """What to signal of this side."""
         return WebRtcParameters(
-            self._ice.ufrag, self._ice.password, (self._certificate.fingerprint,), self._ice.candidates
+            self._ice.ufrag,
+            self._ice.password,
+            (self._certificate.fingerprint,),
+            self._ice.candidates,
+            self._lite,
         )
 
     @property
@@ -120,7 +126,8 @@ class WebRtcLeg:
             self._dtls_client = dtls_client
             self._arm(within)
             self._tell(Step.ICE_STARTED)
-            self.waiting_for = "the peer's ICE checks" if self._virtual else "an answer to ICE checks"
+            passive = self._virtual or self._lite
+            self.waiting_for = "the peer's ICE checks" if passive else "an answer to ICE checks"
             self._tasks = [spawn(self._connect(remote), "ICE"), spawn(self._run(), "DTLS")]
             return
         previous, self._remote = self._remote, remote
@@ -217,6 +224,7 @@ class WebRtcLeg:
             controlling=self._controlling,
             wait_for_peer=self._virtual,
             selected=selected,
+            lite=self._lite,
         )
 
     def _new_dtls(self) -> DtlsAssociation:

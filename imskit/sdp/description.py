@@ -39,6 +39,11 @@ class Line:
     def __str__(self) -> str:
         return f"{self.type}={self.value}{self.end}"
 
+    def __repr__(self) -> str:
+        name = self.value.partition(":")[0]
+        value = f"{name}:<redacted>" if name in ("crypto", "ice-pwd") else self.value
+        return f"Line({self.type}={value}, {self.number})"
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:

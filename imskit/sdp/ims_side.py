@@ -1,4 +1,4 @@
-"""Offers and answers of the IMS profile: RTP/AVP, one sound line, AMR-WB and AMR, telephone-event.
+"""Offers and answers of the IMS profile: RTP/AVP or RTP/SAVP, one sound line, AMR-WB and AMR, telephone-event.
 
 RFC 3264, RFC 4867, TS 26.114 section 6.2, TS 24.229 section 6.1, GSMA IR.92.  Used by the agent towards IMS and by a
 VoLTE phone alike.  Preconditions are put in and read by the caller's tables (``imskit.sdp.preconditions``).
@@ -7,9 +7,10 @@ VoLTE phone alike.  Preconditions are put in and read by the caller's tables (``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imskit.sdp import preconditions as qos
+from imskit.sdp import sdes
 from imskit.sdp.attributes import Direction, RtcpAddress
 from imskit.sdp.codec import Codec, codecs_of
 from imskit.sdp.description import Connection, MediaDescription, Origin, SessionDescription
@@ -34,19 +35,27 @@ from imskit.sdp.profile import (
     check_media_count,
     rtcp_bandwidths,
 )
+from imskit.sdp.sdes import CryptoKey, CryptoLine, SrtpAgreement
 
 
 @dataclass(frozen=True, slots=True)
 class ImsEndpoint:
     """Where this side receives: an IPv4 or IPv6 address, the RTP port, the RTCP port (None: the next one).
 
-    ``session_id`` is the number in ``o=``, unique for the session (below 2^63).
+    ``session_id`` is the number in ``o=``, unique for the session (below 2^63).  With ``crypto``, a sending key for
+    each suite in the order of preference, the media is SRTP with its keys in the description; without, it is RTP.
     """
 
     address: str
     port: int
     session_id: int
     rtcp_port: int | None = None
+    crypto: tuple[CryptoKey, ...] = ()
+
+    @property
+    def protocols(self) -> frozenset[str]:
+        """The transport protocols that this side takes."""
+        return sdes.PROTOCOLS if self.crypto else IMS.protocols
 
     @property
     def _ipv6(self) -> bool:
@@ -63,9 +72,10 @@ def make_offer(
     """A first offer of one sound line with ``formats``, best first, and telephone-event for each clock rate."""
     session = bandwidth(max(item.octets for item in formats), ipv6=endpoint._ipv6)
     offer = _session(endpoint, session)
-    offer.media.append(
-        _sound(endpoint, IMS.offered_protocol, number_formats(formats), session, direction, preconditions)
-    )
+    protocol = "RTP/SAVP" if endpoint.crypto else IMS.offered_protocol
+    codecs = number_formats(formats)
+    keys = sdes.offered(endpoint.crypto)
+    offer.media.append(_sound(endpoint, protocol, codecs, session, direction, preconditions, keys=keys))
     return offer
 
 
@@ -83,7 +93,8 @@ def make_answer(
     ``direction`` is what this side wants; ``previous`` is our last description in this session, whose ``o=`` is
     continued.  SdpError (488) if no line can be accepted.
     """
-    index, media = _sound_line(offer, formats)
+    index, media = _sound_line(offer, formats, endpoint.protocols)
+    key, srtp = sdes.choose(media, endpoint.crypto) if endpoint.crypto else (None, None)
     offered = codecs_of(media)
     line, agreed, ours = answer_codecs(offered, formats)[0]
     event = answer_event(offered, agreed.clock_rate)
@@ -103,10 +114,12 @@ def make_answer(
             continue
         codecs = [line] if event is None else [line, event[0]]
         rtcp = (0, 0) if _rtcp_off(offer, media) else None
-        answer.media.append(_sound(endpoint, media.protocol, codecs, session, way, preconditions, rtcp))
+        keys = [] if key is None else [key]
+        answer.media.append(_sound(endpoint, media.protocol, codecs, session, way, preconditions, rtcp, keys=keys))
     answer.succeed(previous)
     events = () if event is None else (event[1],)
-    return answer, _leg(offer, index, session, codecs=(agreed,), telephone_events=events, direction=way)
+    leg = _leg(offer, index, session, codecs=(agreed,), telephone_events=events, direction=way)
+    return answer, replace(leg, srtp=srtp)
 
 
 def read_answer(offer: SessionDescription, answer: SessionDescription) -> LegMedia:
@@ -119,14 +132,17 @@ def read_answer(offer: SessionDescription, answer: SessionDescription) -> LegMed
     if index is None or answer.media[index].port == 0:
         return LegMedia(index or 0, accepted=False)
     ours, theirs = offer.media[index], answer.media[index]
-    if theirs.protocol not in IMS.protocols:
+    secured = ours.protocol in sdes.PROTOCOLS
+    if theirs.protocol not in (sdes.PROTOCOLS if secured else IMS.protocols):
         raise _refusal(f"the answer's protocol is {theirs.protocol}", "RFC 3264 section 6", theirs, 302)
     sound, events = accepted_codecs(codecs_of(ours), codecs_of(theirs))
     if not sound:
         raise _refusal("the answer has no format of the offer", "RFC 3264 section 6.1", theirs, 305)
     way = answer_direction(_remote_direction(answer, theirs), offer.direction_of(ours))
     session = ours.bandwidths.get("AS", 0)
-    return _leg(answer, index, session, codecs=tuple(sound), telephone_events=tuple(events), direction=way)
+    srtp: SrtpAgreement | None = sdes.accepted(ours, theirs) if secured else None
+    leg = _leg(answer, index, session, codecs=tuple(sound), telephone_events=tuple(events), direction=way)
+    return replace(leg, srtp=srtp)
 
 
 def _leg(
@@ -161,13 +177,15 @@ def _leg(
     )
 
 
-def _sound_line(offer: SessionDescription, formats: Sequence[Format]) -> tuple[int, MediaDescription]:
+def _sound_line(
+    offer: SessionDescription, formats: Sequence[Format], protocols: frozenset[str]
+) -> tuple[int, MediaDescription]:
     """The first line of ``offer`` that can be accepted; SdpError (488) naming why the first sound line cannot."""
     reason: SdpError | None = None
     for index, media in enumerate(offer.media):
         if media.media != "audio" or media.port == 0:
             continue
-        if media.protocol not in IMS.protocols:
+        if media.protocol not in protocols:
             found = _refusal(f"protocol {media.protocol}", "TS 26.114 section 6.2.1", media, 302)
         elif not answer_codecs(codecs_of(media), formats):
             found = _refusal("no sound format in common", "TS 26.114 section 5.2.1", media, 305)
@@ -204,11 +222,15 @@ def _sound(
     direction: Direction,
     preconditions: qos.Preconditions | None,
     rtcp: tuple[int, int] | None = None,
+    *,
+    keys: Sequence[CryptoLine] = (),
 ) -> MediaDescription:
     media = MediaDescription("audio", endpoint.port, protocol, [])
     rs, rr = rtcp if rtcp is not None else rtcp_bandwidths(session)
     for value in (f"AS:{session}", f"RS:{rs}", f"RR:{rr}"):
         media.add("b", value)
+    for key in keys:
+        key.write(media)
     for codec in codecs:
         codec.write(media)
     media.add_attribute("ptime", str(PTIME))

@@ -24,6 +24,7 @@ from imskit.sdp.codec import (
 from imskit.sdp.description import MediaDescription, SessionDescription
 from imskit.sdp.errors import SdpError
 from imskit.sdp.profile import FIRST_DYNAMIC_PAYLOAD_TYPE, MAXPTIME, PTIME, Format
+from imskit.sdp.sdes import SrtpAgreement
 
 EVENTS = "0-15"
 """The events that we take: the sixteen of DTMF."""
@@ -83,7 +84,8 @@ class LegMedia:
     """What was agreed for the sound line on one leg; ``direction`` is ours, the rest is the peer's.
 
     ``remote_*`` are None on a WebRTC leg, where ICE finds the way; ``ice``, ``fingerprints`` and ``dtls_client``
-    (we begin the handshake) are None or empty on an IMS leg.  ``rtcp_bandwidths`` are RS and RR in bit/s; both 0
+    (we begin the handshake) are None or empty on an IMS leg, where ``srtp`` is what SDES agreed on, None for plain RTP.
+    ``rtcp_bandwidths`` are RS and RR in bit/s; both 0
     turn RTCP off.
     """
 
@@ -105,6 +107,7 @@ class LegMedia:
     fingerprints: tuple[Fingerprint, ...] = ()
     dtls_client: bool | None = None
     mid: str | None = None
+    srtp: SrtpAgreement | None = None
 
     @property
     def codec(self) -> AgreedCodec:

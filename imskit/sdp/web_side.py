@@ -37,7 +37,7 @@ class WebEndpoint:
     """This side's transport: ICE credentials and candidates, the DTLS certificate's fingerprints.
 
     ``session_id`` is the number in ``o=`` (below 2^63).  ``stream`` and ``track`` name the sound for the page
-    (``a=msid``); ``ssrc`` and ``cname``, when known, announce the source.
+    (``a=msid``); ``ssrc`` and ``cname``, when known, announce the source.  ``ice_lite``: this side makes no checks.
     """
 
     session_id: int
@@ -49,6 +49,7 @@ class WebEndpoint:
     cname: str = ""
     stream: str = "call"
     track: str = "sound"
+    ice_lite: bool = False
 
 
 def make_offer(
@@ -228,6 +229,8 @@ def _session(endpoint: WebEndpoint, bundled: str | None) -> SessionDescription:
     description = SessionDescription.create(Origin("-", endpoint.session_id, 1, "IP4", "127.0.0.1"))
     if bundled is not None:
         description.add_attribute("group", str(Group("BUNDLE", (bundled,))))
+    if endpoint.ice_lite:
+        description.add_attribute("ice-lite")
     description.add_attribute("msid-semantic", f"WMS {endpoint.stream}")
     return description
 

@@ -22,6 +22,7 @@ from network_edge.eims_agw.config import AgwConfig
 from network_edge.eims_agw.gateway import Gateway
 from network_edge.eims_agw.metrics import application
 from network_edge.eims_agw.ng_server import NgServer
+from network_edge.iq.gateway import Transport
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +85,14 @@ def check(arguments: argparse.Namespace) -> int:
 
 def make_gateway(config: AgwConfig) -> Gateway:
     """The gateway of a configuration, on a media plane of its own; call it with a running loop."""
-    node = MediaNode(PythonPlane(), config.web.network, config.ims.network, config.source)
+    node = MediaNode(
+        PythonPlane(),
+        config.web.network,
+        config.ims.network,
+        config.source,
+        ice_lite=config.ice == "lite",
+        ims_transport=Transport(config.ims_transport),
+    )
     return Gateway(node, config.limits)
 
 

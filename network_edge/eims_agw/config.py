@@ -53,6 +53,14 @@ class AgwConfig:
         "from where RTP of IMS is taken: the address and port signalled, any port of that address, or whoever is first",
         "same-host",
     )
+    ice: Literal["full", "lite"] = setting(
+        "towards browsers: a full ICE agent, or ICE-lite (only where browsers reach the address as it is told)", "full"
+    )
+    ims_transport: Literal["RTP/AVP", "RTP/AVPF", "RTP/SAVP", "RTP/SAVPF"] = setting(
+        "what IMS is offered where the controller does not say; RTP/SAVP: SRTP with its keys in the description (SDES),"
+        " for protected signalling only",
+        "RTP/AVP",
+    )
     calls: int = setting("calls at most", 2000)
     grace: float = setting("seconds from the end of a call to the end of its media", 5.0)
     media_timeout: float = setting(

@@ -61,7 +61,7 @@ def _media(media: CallMedia, side: Side, stats: LegStats) -> dict[str, Value]:
     leg = None if plan is None else plan.web if side is Side.WEB else plan.ims
     stream: dict[str, Value] = {
         "local port": media.local_port(side),
-        "flags": ["RTP", "ICE", "DTLS"] if side is Side.WEB else ["RTP"],
+        "flags": ["RTP", "ICE", "DTLS"] if side is Side.WEB else ["RTP", "SRTP"] if media.ims_secured else ["RTP"],
         "stats": _counts(_traffic(stats)),
         "stats_out": {"packets": stats.packets_sent, "bytes": stats.octets_sent, "errors": 0},
     }
@@ -73,7 +73,7 @@ def _media(media: CallMedia, side: Side, stats: LegStats) -> dict[str, Value]:
     entry: dict[str, Value] = {
         "index": 1,
         "type": "audio",
-        "protocol": "UDP/TLS/RTP/SAVPF" if side is Side.WEB else "RTP/AVP",
+        "protocol": "UDP/TLS/RTP/SAVPF" if side is Side.WEB else "RTP/SAVP" if media.ims_secured else "RTP/AVP",
         "streams": [stream],
     }
     if leg is not None and leg.codecs:

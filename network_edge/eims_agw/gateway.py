@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from imskit.engine import Tick
 from imskit.media.codecs import CodecUnavailableError
@@ -21,11 +21,12 @@ from imskit.sdp.errors import SdpError
 from imskit.tasks import spawn
 from network_edge.eims_agw.call_media import CallMedia, MediaNode
 from network_edge.eims_agw.engine.circuit_breaker import CircuitBreaker, Report, Sent
-from network_edge.eims_agw.engine.dialog import Dialog, Side
+from network_edge.eims_agw.engine.dialog import Dialog, Side, side_of, wants_sdes
 from network_edge.eims_agw.figures import call_figures
 from network_edge.iq.gateway import (
     AnswerRequest,
     CallFigures,
+    CandidatesRequest,
     DeleteRequest,
     GatewayError,
     GatewayUnavailableError,
@@ -43,6 +44,9 @@ _log = logging.getLogger(__name__)
 RINGING_SECONDS = 180.0
 """An IMS side that was never heard may still be ringing after an early answer: as long as timer C (RFC 3261 16.6)."""
 _HOUSEKEEPING_SECONDS = 1.0
+
+_LITE = {Side.WEB: (IceLite.BACKWARD, IceLite.BOTH), Side.IMS: (IceLite.FORWARD, IceLite.BOTH)}
+"""The words of NG's ``ICE-lite`` that concern the browser, by who made the first offer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +113,7 @@ class Gateway:
     async def offer(self, request: OfferRequest) -> SessionDescription:
         """Take an offer, the first or a later one; ``GatewayError`` with 488 if it cannot be sent on."""
         self.counters["offers"] += 1
-        if request.flags.ice_lite not in (None, IceLite.OFF) and not self.counters["ice-lite ignored"]:
-            self.counters["ice-lite ignored"] += 1
-            _log.info("ICE-lite was asked for and is not done: this is a full ICE agent (told once)")
+        request = self._with_defaults(request)
         session = self._find_for_offer(request)
         fresh = session is None
         try:
@@ -147,6 +149,14 @@ class Gateway:
         _log.info("call %s: %s, %s to the browser, %s to IMS", request.call_id, plan.mode, plan.web.codec.encoding,
                   plan.ims.codec.encoding)  # fmt: skip
         return sdp
+
+    async def candidates(self, request: CandidatesRequest) -> None:
+        """Take candidates of the browser that came after its description."""
+        self.counters["candidates"] += 1
+        session = self._find(request.call_id, request.from_tag, None)
+        if session.dialog.side(request.from_tag) is not Side.WEB:
+            raise GatewayError("candidates of the IMS side", "RFC 8840", status=488)
+        session.media.web_candidates(request.ufrag, request.pwd, request.candidates)
 
     async def delete(self, request: DeleteRequest) -> None:
         """End a call, or the branch or party named, after the grace; ``UnknownCallError`` when there is none."""
@@ -230,6 +240,12 @@ class Gateway:
 
     # The life of a session
 
+    def _with_defaults(self, request: OfferRequest) -> OfferRequest:
+        """The offer with what the configuration says where the controller says nothing."""
+        if request.flags.transport is not None or side_of(request.sdp) is not Side.WEB:
+            return request
+        return replace(request, flags=replace(request.flags, transport=self._node.ims_transport))
+
     def _open(self, request: OfferRequest) -> _Session:
         if self.draining:
             raise GatewayUnavailableError("the gateway is draining and takes no new call")
@@ -246,6 +262,8 @@ class Gateway:
                 on_event=lambda side, event: self._event(session, side, event),
                 dscp=EXPEDITED_FORWARDING if flags.tos is None else flags.tos >> 2,
                 media_timeout=timeout,
+                ims_secured=wants_sdes(request),
+                ice_lite=self._node.ice_lite if flags.ice_lite is None else flags.ice_lite in _LITE[dialog.offerer],
             )
         except OSError as error:
             raise GatewayUnavailableError(f"no media port: {error}") from error

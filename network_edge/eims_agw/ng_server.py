@@ -23,6 +23,7 @@ from network_edge.eims_agw.wire.messages import ListRequest, Ping
 from network_edge.iq.gateway import (
     AnswerRequest,
     CallFigures,
+    CandidatesRequest,
     DeleteRequest,
     GatewayError,
     GatewayUnavailableError,
@@ -141,6 +142,9 @@ class NgServer(asyncio.DatagramProtocol):
                     return {"result": "ok", "sdp": str(await gateway.offer(request))}
                 case AnswerRequest():
                     return {"result": "ok", "sdp": str(await gateway.answer(request))}
+                case CandidatesRequest():
+                    await gateway.candidates(request)
+                    return {"result": "ok"}
                 case DeleteRequest():
                     return await self._delete(request)
                 case QueryRequest():

@@ -15,10 +15,11 @@ places.  Several answers to one offer, each with its own ``to_tag`` (forks), are
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
+from imskit.sdp.attributes import Candidate
 from imskit.sdp.description import SessionDescription
 
 
@@ -100,7 +101,7 @@ class MediaFlags:
     rtcp_mux: tuple[RtcpMux, ...] = ()
     dtls: Dtls | None = None
     sdes: tuple[str, ...] = ()
-    """NG: ``SDES`` (``off``, ``no-AES_CM_128_HMAC_SHA1_32`` …)."""
+    """NG: ``SDES`` (``off``, ``no-AES_CM_128_HMAC_SHA1_32``, ``only-AES_CM_128_HMAC_SHA1_80`` …)."""
     codec: CodecFlags = CodecFlags()
     replace: tuple[str, ...] = ()
     """NG: ``replace`` (``origin``, ``session-connection`` …); our own gateway writes every description anew."""
@@ -125,6 +126,9 @@ TOWARDS_IMS = MediaFlags(
     replace=("origin", "session-connection"),
 )
 """The flags of a description that goes to IMS: RTP/AVP, no ICE, no multiplexing, AMR-WB and AMR before G.711."""
+
+TOWARDS_IMS_SDES = replace(TOWARDS_IMS, transport=Transport.SAVP, sdes=())
+"""The same with SRTP, whose keys are in the description (RFC 4568): only where the signalling itself is protected."""
 
 TOWARDS_WEB = MediaFlags(
     transport=Transport.DTLS_SAVPF,
@@ -175,6 +179,22 @@ class DeleteRequest:
     to_tag: str | None = None
     via_branch: str | None = None
     delay: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatesRequest:
+    """Candidates of the browser that came after its description (trickle ICE, RFC 8840).
+
+    ``from_tag`` is the browser's; ``ufrag`` and ``pwd`` are those that the candidates belong to: if they are not in
+    force the candidates are ignored.  ``ended``: no more will come.
+    """
+
+    call_id: str
+    from_tag: str
+    ufrag: str
+    pwd: str = field(repr=False)
+    candidates: tuple[Candidate, ...] = ()
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +300,12 @@ class MediaGateway(Protocol):
 
     async def answer(self, request: AnswerRequest) -> SessionDescription:
         """Take an answer and return the one to send back."""
+
+    async def candidates(self, request: CandidatesRequest) -> None:
+        """Take candidates of the browser that came after its description; ``UnknownCallError`` when there is no call.
+
+        They are an addition: a gateway that cannot take them learns of the browser by its checks.
+        """
 
     async def delete(self, request: DeleteRequest) -> None:
         """End a call's media after the grace; ``UnknownCallError`` when there is none."""

@@ -24,6 +24,7 @@ from network_edge.eims_agw.wire.messages import ListRequest, Ping, Request, requ
 from network_edge.iq.gateway import (
     AnswerRequest,
     CallFigures,
+    CandidatesRequest,
     DeleteRequest,
     GatewayError,
     GatewayUnavailableError,
@@ -34,7 +35,6 @@ from network_edge.iq.gateway import (
     OnMediaLost,
     QueryRequest,
     Traffic,
-    Transport,
     UnknownCallError,
 )
 
@@ -96,6 +96,17 @@ class NgGateway(asyncio.DatagramProtocol):
     async def answer(self, request: AnswerRequest) -> SessionDescription:
         """Send an answer to the gateway."""
         return _sdp(await self._command(request), request.flags)
+
+    async def candidates(self, request: CandidatesRequest) -> None:
+        """Send candidates there: a command of our own gateway's.  rtpengine has none and waits for the checks."""
+        try:
+            await self._command(request)
+        except UnknownCallError:
+            raise
+        except GatewayError as error:
+            if "unrecognized command" not in str(error).lower():
+                raise
+            _log.debug("%s takes no candidates after the description: %s", self.name, error)
 
     async def delete(self, request: DeleteRequest) -> None:
         """End a call there."""
@@ -236,7 +247,7 @@ def _sdp(answer: Mapping[str, Value], flags: MediaFlags) -> SessionDescription:
         description = SessionDescription.parse(sdp)
     except SdpError as error:
         raise GatewayError(f"the gateway's description cannot be read: {error}") from error
-    if flags.transport in (Transport.AVP, Transport.AVPF):
+    if flags.transport is not None and not flags.transport.dtls:
         IMS.strip(description)
     return description
 

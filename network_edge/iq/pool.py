@@ -11,6 +11,7 @@ from imskit.tasks import spawn
 from network_edge.iq.gateway import (
     AnswerRequest,
     CallFigures,
+    CandidatesRequest,
     DeleteRequest,
     GatewayError,
     GatewayUnavailableError,
@@ -116,6 +117,10 @@ class GatewayPool:
     async def answer(self, request: AnswerRequest) -> SessionDescription:
         """Send an answer to the call's gateway."""
         return await self._member(request.call_id).gateway.answer(request)
+
+    async def candidates(self, request: CandidatesRequest) -> None:
+        """Hand candidates to the call's gateway."""
+        await self._member(request.call_id).gateway.candidates(request)
 
     async def delete(self, request: DeleteRequest) -> None:
         """End a call at its gateway."""

@@ -13,30 +13,23 @@ A call from the page::
     call.answered()                                                                        at the 200 OK
 
 A call to the page: ``page_offers=False``, and ``ims_answer`` and ``web_offer`` with the same endpoints.  For a later
-offer of the page call ``page_offer`` before ``web_endpoint`` is used: it may restart ICE.
+offer of the page call ``web_offer`` before ``web_endpoint`` is used: it may restart ICE.
 """
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from imskit.media.bridge import Bridge, DirectionStats
+from imskit.media.bridge import DirectionStats
+from imskit.media.call import IMS_CLOCK, WEB_CLOCK, CallLegs
 from imskit.media.events import LegEvent
 from imskit.media.ims_leg import EXPEDITED_FORWARDING, PORTS, ImsLeg
 from imskit.media.plane import Address, LegStats, MediaPlane, Source
 from imskit.media.transports import Certificate
-from imskit.media.webrtc_leg import WebRtcLeg, WebRtcParameters
-from imskit.sdp.description import SessionDescription
-from imskit.sdp.ims_side import ImsEndpoint
-from imskit.sdp.negotiation import LegMedia, MediaPlan
-from imskit.sdp.web_side import WebEndpoint
-from imskit.secrets import Secret
-
-_log = logging.getLogger(__name__)
+from imskit.media.webrtc_leg import WebRtcLeg
 
 VIRTUAL_HOST = "192.0.2.2"
 """Address of the page's legs, from the documentation block (RFC 5737): nothing answers there if it ever leaks."""
@@ -44,8 +37,6 @@ ANSWERED_SECONDS = 20.0
 """From the answer on, the page has this long to connect."""
 
 _VIRTUAL_PORTS = range(1024, 65536)
-_OPUS_CLOCK, _AMR_WB_CLOCK = 48000, 16000
-
 
 type OnCallEvent = Callable[[str, LegEvent], None]
 """Takes the side, ``web`` or ``ims``, and what happened there."""
@@ -65,22 +56,19 @@ class CallStats:
     """What the page's leg still waits for; empty when it is connected."""
 
 
-class Call:
+class Call(CallLegs):
     """The media of one call; made by ``Rmf.open_call``."""
 
     def __init__(self, rmf: Rmf, *, page_offers: bool, on_event: OnCallEvent) -> None:
         self._rmf = rmf
-        self._plane = rmf.plane
         self._on_event = on_event
-        self._session_ids = (secrets.randbits(62), secrets.randbits(62))
         self.events: list[tuple[str, LegEvent]] = []
         """All that happened so far, side by side with its time: the steps of a call's set-up."""
-        cname = secrets.token_urlsafe(12)
         ims = ImsLeg(
             rmf.plane,
             rmf.ims_host(),
-            cname=cname,
-            clock_rate=_AMR_WB_CLOCK,
+            cname=secrets.token_urlsafe(12),
+            clock_rate=IMS_CLOCK,
             interface=rmf.ims_interface,
             ports=rmf.ims_ports,
             dscp=rmf.ims_dscp,
@@ -89,69 +77,20 @@ class Call:
         try:
             self.web_address = rmf.virtual_address()
             """Virtual address of the page's leg."""
-            self._web = WebRtcLeg(
+            web = WebRtcLeg(
                 rmf.plane,
                 self.web_address,
                 candidates=[self.web_address],
                 certificate=rmf.certificate,
                 controlling=not page_offers,
                 cname=secrets.token_urlsafe(12),
-                clock_rate=_OPUS_CLOCK,
+                clock_rate=WEB_CLOCK,
                 on_event=lambda event: self._event("web", event),
             )
         except Exception:
             ims.close()
             raise
-        self._ims = ims
-        self._bridge = Bridge(rmf.plane, self._web.id, self._ims.id, executor=rmf.executor)
-        self._closed = False
-
-    @property
-    def web_endpoint(self) -> WebEndpoint:
-        """What to say of us in descriptions to the page."""
-        local = self._web.local
-        return WebEndpoint(
-            self._session_ids[0],
-            local.ufrag,
-            local.password.reveal(),
-            local.candidates,
-            local.fingerprints,
-            self._web.ssrc,
-            self._web.cname,
-        )
-
-    @property
-    def ims_endpoint(self) -> ImsEndpoint:
-        """What to say of us in descriptions to IMS."""
-        host, port = self._ims.rtp_address
-        return ImsEndpoint(host, port, self._session_ids[1])
-
-    @property
-    def plan(self) -> MediaPlan | None:
-        """The plan in force."""
-        return self._bridge.plan
-
-    def page_offer(self, offer: SessionDescription) -> None:
-        """Look at a later offer of the page: new ICE credentials in it ask for a restart (RFC 8839 4.4.1.1.1)."""
-        known = self._web.remote
-        if known is None:
-            return
-        for media in offer.media:
-            ufrag = next(iter(offer.effective(media, "ice-ufrag", str)), known.ufrag)
-            if media.port and ufrag != known.ufrag:
-                _log.info("the page restarts ICE")
-                self._web.restart()
-                return
-
-    def apply(self, plan: MediaPlan) -> None:
-        """Put an agreed plan into force; the same plan again changes nothing.
-
-        ``ValueError`` when the page's side has no ICE or DTLS, or for a codec not known here;
-        ``CodecUnavailableError`` for one that is not installed.
-        """
-        self._bridge.apply(plan)
-        self._apply_ims(plan.ims)
-        self._apply_web(plan.web)
+        super().__init__(rmf.plane, web, ims, source=rmf.source, executor=rmf.executor)
 
     def answered(self) -> None:
         """The call was answered: the page has to be connected soon."""
@@ -184,37 +123,8 @@ class Call:
         """End the media and free addresses and ports."""
         if self._closed:
             return
-        self._closed = True
-        self._bridge.close()
-        self._ims.close()
-        await self._web.close()
+        await super().close()
         self._rmf.forget(self)
-
-    def _apply_ims(self, media: LegMedia) -> None:
-        sender, receiver = media.rtcp_bandwidths
-        self._ims.reports.configure(
-            clock_rate=media.codec.clock_rate, sender_bandwidth=sender, receiver_bandwidth=receiver
-        )
-        if media.remote_address is None or media.remote_port is None:
-            return
-        rtp: Address = (media.remote_address, media.remote_port)
-        rtcp: Address | None = None
-        if media.rtcp_mux:
-            rtcp = rtp
-        elif media.rtcp_port is not None:
-            rtcp = (media.rtcp_address or media.remote_address, media.rtcp_port)
-        self._ims.set_remote(rtp, rtcp, source=self._rmf.source)
-
-    def _apply_web(self, media: LegMedia) -> None:
-        if media.ice is None or media.dtls_client is None:
-            raise ValueError("the page's side of the plan has no ICE or DTLS parameters")
-        sender, receiver = media.rtcp_bandwidths
-        self._web.reports.configure(
-            clock_rate=media.codec.clock_rate, sender_bandwidth=sender, receiver_bandwidth=receiver
-        )
-        ice = media.ice
-        remote = WebRtcParameters(ice.ufrag, Secret(ice.pwd), media.fingerprints, ice.candidates, ice.lite)
-        self._web.start(remote, dtls_client=media.dtls_client)
 
     def _event(self, side: str, event: LegEvent) -> None:
         self.events.append((side, event))

@@ -7,10 +7,10 @@ parties' names: the first offerer's stays, answerers (forks of one offer) may be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from imskit.sdp import interworking, web_side
+from imskit.sdp import interworking, sdes, web_side
 from imskit.sdp.attributes import Direction, Fingerprint
 from imskit.sdp.codec import codecs_of
 from imskit.sdp.description import SessionDescription
@@ -21,7 +21,17 @@ from imskit.sdp.negotiation import LegMedia, MediaPlan, next_offer
 from imskit.sdp.profile import IMS_FORMATS_WITH_G711, WEB_FORMATS, WEBRTC, Format
 from imskit.sdp.web_side import WebEndpoint
 from network_edge.eims_agw.engine.formats import chosen, without
-from network_edge.iq.gateway import AnswerRequest, GatewayError, Ice, MediaFlags, OfferRequest, UnknownCallError
+from network_edge.iq.gateway import (
+    AnswerRequest,
+    GatewayError,
+    Ice,
+    MediaFlags,
+    OfferRequest,
+    Transport,
+    UnknownCallError,
+)
+
+_SDES = (Transport.SAVP, Transport.SAVPF)
 
 
 class Side(StrEnum):
@@ -37,15 +47,22 @@ class Side(StrEnum):
 
 
 def side_of(offer: SessionDescription) -> Side:
-    """Whose offer this is: WebRTC's has ICE and DTLS (RFC 9429), IMS's is plain RTP."""
+    """Whose offer this is: WebRTC's has ICE and DTLS (RFC 9429), IMS's is plain RTP or has its keys in SDES."""
     for media in offer.media:
         if media.media == "audio" and media.port and media.protocol in WEBRTC.protocols:
             if offer.effective(media, "fingerprint", Fingerprint.parse):
                 return Side.WEB
-            raise SdpError(
-                f"{media.protocol} without a=fingerprint", "SDES is not supported", line=media.line.number, status=488
-            )
+            if media.protocol not in sdes.PROTOCOLS:
+                line = media.line.number
+                raise SdpError(f"{media.protocol} without a=fingerprint", "RFC 8842 section 5.1", line=line, status=488)
     return Side.IMS
+
+
+def wants_sdes(request: OfferRequest) -> bool:
+    """Whether the IMS side of a call that begins with ``request`` is SRTP: as IMS offers, or the flags ask."""
+    if side_of(request.sdp) is Side.WEB:
+        return request.flags.transport in _SDES
+    return any(media.protocol in sdes.PROTOCOLS for media in request.sdp.media if media.media == "audio" and media.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +108,8 @@ class Dialog:
         if side_of(request.sdp) is not side:
             raise SdpError("a later offer of another kind than the first", "RFC 3264 section 8", status=488)
         _check_transport(side, request.flags)
+        if ims.crypto:
+            ims = _with_suites(ims, request.flags)
         taken: LegMedia | None = None
         if side is Side.WEB:
             mine = without(WEB_FORMATS, request.flags.codec)
@@ -99,6 +118,8 @@ class Dialog:
             sent = self._again(Side.IMS, direction)
             if sent is None:
                 sent = interworking.ims_offer(request.sdp, ims, formats, web_formats=mine)
+                for media in sent.media:
+                    media.protocol = request.flags.transport or media.protocol
         else:
             mine = without(IMS_FORMATS_WITH_G711, request.flags.codec)
             _, taken = interworking.ims_answer(request.sdp, ims, mine, previous=self._said.get(Side.IMS))
@@ -119,6 +140,8 @@ class Dialog:
             raise GatewayError("an answer without an offer", "RFC 3264 section 4", status=481)
         if self.side(request.from_tag) is not pending.side:
             raise UnknownCallError("the offer was not made by this from-tag")
+        if ims.crypto:
+            ims = _with_suites(ims, pending.flags)
         if pending.side is Side.WEB:
             theirs = read_ims_answer(pending.sent, request.sdp)
             answer, ours = interworking.web_answer(
@@ -174,8 +197,19 @@ def _check_transport(side: Side, flags: MediaFlags) -> None:
         raise SdpError(f"{transport} asked for towards IMS", clause, status=488, warning=302)
     if side is Side.IMS and not transport.dtls:
         raise SdpError(f"{transport} asked for towards a browser", clause, status=488, warning=302)
-    if transport in ("RTP/SAVP", "RTP/SAVPF"):
-        raise SdpError(f"{transport} asked for", "SDES is not supported", status=488, warning=302)
+    if side is Side.WEB and transport in _SDES and "off" in flags.sdes:
+        raise SdpError(f"{transport} without SDES asked for", clause, status=488, warning=302)
+
+
+def _with_suites(ims: ImsEndpoint, flags: MediaFlags) -> ImsEndpoint:
+    """Our side with the suites that NG's ``SDES`` words leave (``no-…``, ``only-…``); SdpError (488) if none is."""
+    only = {word.removeprefix("only-") for word in flags.sdes if word.startswith("only-")}
+    kept = tuple(
+        key for key in ims.crypto if f"no-{key.suite.value}" not in flags.sdes and (not only or key.suite.value in only)
+    )
+    if not kept:
+        raise SdpError("the SDES flags leave no suite", "NG protocol, SDES", status=488, warning=302)
+    return replace(ims, crypto=kept)
 
 
 def _is(item: Format, media: LegMedia) -> bool:

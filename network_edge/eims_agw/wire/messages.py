@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from imskit.sdp.attributes import Candidate
 from imskit.sdp.description import SessionDescription
 from imskit.sdp.errors import SdpError
 from network_edge.eims_agw.wire import bencode
@@ -17,6 +18,7 @@ from network_edge.eims_agw.wire.bencode import Value
 from network_edge.eims_agw.wire.errors import NgError
 from network_edge.iq.gateway import (
     AnswerRequest,
+    CandidatesRequest,
     CodecFlags,
     DeleteRequest,
     Dtls,
@@ -32,6 +34,8 @@ from network_edge.iq.gateway import (
 MAX_COOKIE = 255
 MAX_NAME = 1024
 """Longest call-id or tag."""
+MAX_CANDIDATES = 100
+"""Candidates of one command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class ListRequest:
     limit: int = 32
 
 
-type Request = Ping | ListRequest | OfferRequest | AnswerRequest | DeleteRequest | QueryRequest
+type Request = Ping | ListRequest | OfferRequest | AnswerRequest | CandidatesRequest | DeleteRequest | QueryRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,19 @@ def _parse_delete(message: Mapping[str, Value]) -> Parsed:
     )
 
 
+def _parse_candidates(message: Mapping[str, Value]) -> Parsed:
+    """A command of this project's: rtpengine takes candidates in a later offer only."""
+    texts = message.get("candidates", [])
+    if not isinstance(texts, list) or len(texts) > MAX_CANDIDATES or not all(isinstance(text, str) for text in texts):
+        raise NgError(f"it is no list of {MAX_CANDIDATES} strings at most", "candidates")
+    try:
+        candidates = tuple(Candidate.parse(str(text)) for text in texts)
+    except SdpError as error:
+        raise NgError(error.what, "candidates", error.clause) from None
+    call_id, from_tag, ufrag, pwd = (_required(message, key) for key in ("call-id", "from-tag", "ufrag", "pwd"))
+    return Parsed(CandidatesRequest(call_id, from_tag, ufrag, pwd, candidates, _string(message, "ended") == "yes"))
+
+
 def _parse_query(message: Mapping[str, Value]) -> Parsed:
     names = (_string(message, key) or None for key in ("from-tag", "to-tag"))
     return Parsed(QueryRequest(_required(message, "call-id"), *names))
@@ -158,6 +175,7 @@ _COMMANDS: dict[str, Callable[[Mapping[str, Value]], Parsed]] = {
     "list": _parse_list,
     "offer": _parse_offer,
     "answer": _parse_answer,
+    "candidates": _parse_candidates,
     "delete": _parse_delete,
     "query": _parse_query,
 }
@@ -305,6 +323,11 @@ def request_message(request: Request) -> dict[str, Value]:
             message["command"] = "delete"
             if request.delay is not None:
                 message["delete-delay"] = request.delay
+        case CandidatesRequest():
+            message |= {"command": "candidates", "ufrag": request.ufrag, "pwd": request.pwd}
+            message["candidates"] = [str(candidate) for candidate in request.candidates]
+            if request.ended:
+                message["ended"] = "yes"
         case QueryRequest():
             message["command"] = "query"
     for attribute in ("call_id", "from_tag", "to_tag", "via_branch"):

@@ -297,7 +297,7 @@ async def test_sides_that_this_gateway_does_not_join(bench):
     gateway, browser, phone = bench.gateway(), bench.browser(formats=(OPUS,)), bench.phone()
     for offer, flags in (
         (browser.offer(), MediaFlags(transport=Transport.DTLS_SAVPF)),
-        (browser.offer(), MediaFlags(transport=Transport.SAVP)),
+        (browser.offer(), MediaFlags(transport=Transport.SAVP, sdes=("off",))),
         (phone.offer(), MediaFlags(transport=Transport.AVP)),
     ):
         with pytest.raises(GatewayError) as refusal:

@@ -94,12 +94,12 @@ async def test_later_offers_of_the_page(rmf: Rmf) -> None:
     """The same credentials change nothing of ours; new ones bring new ones, and the certificate stays."""
     call = rmf.open_call(page_offers=True, on_event=nothing)
     offer = web_side.make_offer(PAGE, [OPUS])
-    call.page_offer(offer)  # before the first plan: nothing to restart
+    call.web_offer(offer)  # before the first plan: nothing to restart
     before = call.web_endpoint
     call.apply(agree(call, offer, AMR_WB))
-    call.page_offer(offer)
+    call.web_offer(offer)
     assert call.web_endpoint == before
-    call.page_offer(web_side.make_offer(replace(PAGE, ice_ufrag="fresh", ice_pwd="q" * 24), [OPUS]))
+    call.web_offer(web_side.make_offer(replace(PAGE, ice_ufrag="fresh", ice_pwd="q" * 24), [OPUS]))
     after = call.web_endpoint
     assert after.ice_ufrag != before.ice_ufrag and after.ice_pwd != before.ice_pwd
     assert after.fingerprints == before.fingerprints and after.candidates == before.candidates
