@@ -96,8 +96,11 @@ class Playout:
         if self._ssrc is None or (self._begin_at is not None and now < self._begin_at):
             return SILENCE
         if self._begin_at is not None:
+            passed = int((now - self._begin_at) / FRAME_SECONDS)
+            passed = passed if passed > 1 else 0  # one frame late is the grid of the calls
+            self._skip(passed)
             self._begin_at = None
-            self.stats.delay_ms = 1000 * (now - self._first_at)
+            self.stats.delay_ms = 1000 * (now - self._first_at - passed * FRAME_SECONDS)
         if not self._ready:
             self._ready = self._next()
         frame, self._ready = self._ready[:FRAME_OCTETS], self._ready[FRAME_OCTETS:]
@@ -112,6 +115,13 @@ class Playout:
         self._first_at = now
         self._begin_at = now + self._delay
         self._missing = 0
+
+    def _skip(self, frames: int) -> None:
+        """Pass over what was due before anybody listened: media comes before the call is answered."""
+        if frames:
+            payload_type = self._held[self._expected][0] if self._expected in self._held else next(iter(self._codecs))
+            self._expected = (self._expected + frames * self._codecs[payload_type].clock_rate // 50) & 0xFFFFFFFF
+            self._held = {at: packet for at, packet in self._held.items() if _signed(at - self._expected) >= 0}
 
     def _next(self) -> bytes:
         """Decode what is due, or make something up for it."""

@@ -66,6 +66,19 @@ def test_steady_stream(spec: CodecSpec, base: int) -> None:
     assert stats.delay_ms == pytest.approx(60, abs=20)
 
 
+def test_what_came_before_anybody_listened_is_passed_over() -> None:
+    """Media comes before the call is answered; what is heard then is what was just spoken."""
+    ear = Ear()
+    for number, payload in enumerate(speech(WB, 100)):
+        ear.playout.arrived(SSRC, 96, number * ear.step, payload, 0.02 * number)
+    listening_from = 1.0
+    frames = [ear.playout.frame(listening_from + 0.02 * tick) for tick in range(60)]
+    heard = sum(np.frombuffer(frame, np.int16).any() for frame in frames)
+    assert 50 <= heard <= 60, "the last second and what is made up after its end"
+    assert ear.playout.stats.played == pytest.approx(100 - (listening_from - 0.06) / 0.02, abs=1)
+    assert ear.playout.stats.delay_ms == pytest.approx(60, abs=20)
+
+
 def test_packets_that_overtake_each_other_are_put_in_order() -> None:
     ear = Ear()
     jitter = dict.fromkeys(range(0, 50, 7), 0.045)
