@@ -81,8 +81,6 @@ class Call:
     dialogs: dict[str, Dialog] = field(default_factory=dict)
     in_force: tuple[str, bytes, bytes] | None = None
     """The answer that the gateway has: the answerer's tag, as it was received, as it was sent on."""
-    invite_over: bool = False
-    """No more dialogs will come."""
     ended: bool = False
     job: str | None = None
     """Key of the question that the gateway has before it: one at a time, so that none overtakes another."""

@@ -111,7 +111,7 @@ class TestFromTheWeb:
     def test_two_calls_with_the_same_names(self, bench: Any) -> None:
         """Equal Call-ID and tags of another registration (or a spiral) are another call, with other media."""
         _, first = bench.invite(bench.web)
-        key, result = bench.hand(bench.message("INVITE", bench.web, bench.web.offer(), cseq=1), Side.WEB, "binding-2")
+        _, result = bench.hand(bench.message("INVITE", bench.web, bench.web.offer(), cseq=1), Side.WEB, "binding-2")
         assert isinstance(result, Forward)
         _, spiral = bench.hand(bench.message("INVITE", bench.web, first.body, cseq=1), Side.IMS, "binding-3")
         assert isinstance(spiral, Forward)
@@ -546,9 +546,9 @@ class TestBodies:
                 other,
                 b"--B--",
                 b"",
-            ]  # fmt: skip
+            ]
         )
-        key, sent = bench.invite(bench.web, body, kind='multipart/mixed; boundary="B"')
+        _, sent = bench.invite(bench.web, body, kind='multipart/mixed; boundary="B"')
         assert other in sent.body
         assert b"candidate" not in sent.body
         assert b"Content-Length" not in sent.body
@@ -624,3 +624,10 @@ def test_offers_of_one_call_go_to_the_gateway_one_after_the_other(bench: Any) ->
     assert isinstance(bench.held[0], MediaOffer)
     bench.serve()
     assert len(bench.take()) == 2
+
+
+def test_broken_ack_goes_without_its_body(bench: Any) -> None:
+    """The 2xx must be acknowledged, whatever the ACK holds."""
+    bench.establish(bench.web)
+    _, sent = bench.inside("ACK", bench.web, b"x", cseq=bench.web.cseq, kind="multipart/mixed")
+    assert not sent.body
