@@ -60,6 +60,7 @@ class Endpoint[Event, Output]:
         self._events: deque[Event | Received | TransportFailed | FlowClosed | Tick] = deque()
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._closed = False
         self._complaints = 0
         self._complaint_window = 0.0
@@ -142,12 +143,13 @@ class Endpoint[Event, Output]:
     def _arm(self) -> None:
         deadline = None if self._closed else self.engine.deadline()
         if self._timer is not None:
-            if deadline is not None and self._timer.when() == deadline:
+            if deadline is not None and self._timer_at == deadline:
                 return
             self._timer.cancel()
             self._timer = None
         if deadline is not None:
-            self._timer = self._loop.call_at(deadline, self._tick)
+            # uvloop gives a plain handle for what is due now: it has no when().
+            self._timer, self._timer_at = self._loop.call_at(deadline, self._tick), deadline
 
     def _tick(self) -> None:
         self._timer = None
