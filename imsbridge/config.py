@@ -11,6 +11,7 @@ from imskit.config.model import sample
 def _models() -> dict[str, type[Any]]:
     from imskit.uicc.profile import CardProfile
     from network_edge.eims_agw.config import AgwConfig
+    from network_edge.ep_cscf.config import EpCscfConfig
     from network_edge.wwsf.config import WwsfConfig
     from simulators.bsf.config import BsfConfig
     from simulators.ims_core.config import CoreConfig
@@ -21,6 +22,7 @@ def _models() -> dict[str, type[Any]]:
     return {
         "ue": UeConfig,
         "wwsf": WwsfConfig,
+        "ep-cscf": EpCscfConfig,
         "eims-agw": AgwConfig,
         "core": CoreConfig,
         "phone": PhoneConfig,
@@ -41,7 +43,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     show.add_argument(
         "name",
-        choices=("ue", "wwsf", "eims-agw", "core", "phone", "card", "card-keys", "bsf"),
+        choices=("ue", "wwsf", "ep-cscf", "eims-agw", "core", "phone", "card", "card-keys", "bsf"),
         help="whose configuration",
     )
     show.set_defaults(run=run)

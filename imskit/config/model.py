@@ -34,10 +34,15 @@ def setting(help: str, default: Any = dataclasses.MISSING, *, factory: Callable[
     return dataclasses.field(default=default, metadata={"help": help})
 
 
-def load[T](model: type[T], path: Path) -> T:
+type Complete = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Fills in what a file leaves out.  It gets the file's tables before anything of them has been checked."""
+
+
+def load[T](model: type[T], path: Path, complete: Complete | None = None) -> T:
     """Read ``path`` into ``model``; ``ConfigError`` names file, line and key of the first mistake.
 
-    A file that holds a secret must not be readable by others (mode 0600 or 0640).
+    A file that holds a secret must not be readable by others (mode 0600 or 0640).  ``complete`` gives settings that
+    the file leaves out, a secret as a ``Secret``.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -48,7 +53,7 @@ def load[T](model: type[T], path: Path) -> T:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     loader = _Loader(str(path), text)
-    loaded = loader.table(model, value, ())
+    loaded = loader.table(model, value if complete is None else complete(value), ())
     if loader.saw_secret and path.stat().st_mode & stat.S_IROTH:
         raise ConfigError(f"{path}: holds a secret but everyone may read it. Run: chmod o-r {path}")
     return typing.cast(T, loaded)
@@ -118,6 +123,8 @@ class _Loader:
                 raise self._error(where, f"must be a table, not {_kind(value)}")
             return {key: self.value(arguments[1], item, (*where, key)) for key, item in value.items()}
         if origin is Secret:
+            if isinstance(value, Secret):
+                return value
             self.saw_secret = True
             if not isinstance(value, str):
                 raise self._error(where, f"must be a text, not {_kind(value)}")

@@ -59,7 +59,7 @@ class WwsfConfig:
     websocket: str = setting("WebSocket URI that the page's SIP connects to")
     certificate: Path = setting("TLS certificate chain, PEM")
     key: Path = setting("TLS private key, PEM")
-    turn: TurnConfig = setting("media relay")
+    turn: TurnConfig | None = setting("media relay; not needed where browsers reach the media gateway", None)
     hss: Path | None = setting("Unix socket of the HSS; without it there is no log-in with the SIM card", None)
     address: str = setting("IP address to listen on", "127.0.0.1")
     port: int = setting("port to listen on", 443)

@@ -42,6 +42,7 @@ _ASSETS = {
 _LOG_IN_PATHS = ("/", "/api/session", "/api/turn")
 _OWN_PAGE_ONLY = ("/api/login", "/api/token")
 _BODY_SECONDS = 10
+_NO_TURN_SECONDS = 3600
 _NEW_SESSION = web.RequestKey("new session", str)
 _MAX_BODY = 64 * 1024
 
@@ -207,6 +208,8 @@ class Wwsf:
         if session is None:
             return web.json_response({"error": "not logged in"}, status=401)
         turn = self._config.turn
+        if turn is None:
+            return web.json_response({"uris": [], "ttl": _NO_TURN_SECONDS})
         # The identity stays out of the name: TURN servers log it.
         name, password = turn_credential(turn.secret, "web", int(time.time()) + turn.ttl)
         return web.json_response(

@@ -20,7 +20,7 @@ export async function iceServers() {
   if (!answer.ok) throw new Error(`The portal gave no media relay (${answer.status}).`);
   const { username, password, ttl, uris } = await answer.json();
   relay = {
-    servers: [{ urls: uris, username, credential: password }],
+    servers: uris.length ? [{ urls: uris, username, credential: password }] : [],
     until: performance.now() + Math.max(0, ttl - MARGIN_SECONDS) * 1000,
   };
   return relay.servers;
