@@ -111,7 +111,13 @@ class BrowserEnd(MediaEnd):
     """A browser's transport: ICE, DTLS-SRTP, everything on one port of ``host``."""
 
     def __init__(
-        self, plane: PythonPlane, *, offers: bool, formats: tuple[Format, ...] = (OPUS, PCMA), host: str = "127.0.0.1"
+        self,
+        plane: PythonPlane,
+        *,
+        offers: bool,
+        formats: tuple[Format, ...] = (OPUS, PCMA),
+        host: str = "127.0.0.1",
+        ice_lite: bool = False,
     ) -> None:
         super().__init__(plane)
         self.formats = formats
@@ -129,6 +135,7 @@ class BrowserEnd(MediaEnd):
             cname="browser",
             clock_rate=48000,
             on_event=self._event,
+            ice_lite=ice_lite,
         )
         self.leg_id = self.leg.id
         plane.tap(self.leg.id, self._heard)
@@ -140,7 +147,13 @@ class BrowserEnd(MediaEnd):
         """Its own side of descriptions."""
         local = self.leg.local
         return WebEndpoint(
-            self._session, local.ufrag, local.password.reveal(), local.candidates, local.fingerprints, self.leg.ssrc
+            self._session,
+            local.ufrag,
+            local.password.reveal(),
+            local.candidates,
+            local.fingerprints,
+            self.leg.ssrc,
+            ice_lite=local.ice_lite,
         )
 
     def offer(self) -> SessionDescription:

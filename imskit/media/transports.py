@@ -328,10 +328,12 @@ class IceAgent:
         return address in self._connection.validated
 
     def set_remote(self, ufrag: str, password: str, *, lite: bool) -> None:
-        """Set the peer's credentials."""
+        """Set the peer's credentials; beside a lite peer a full agent is controlling (RFC 8445 6.1.1)."""
         self._connection.remote_username = ufrag
         self._connection.remote_password = password
         self._connection.remote_is_lite = lite
+        if lite and not isinstance(self._connection, _LiteConnection):
+            self._connection.ice_controlling = True
 
     async def add_candidate(self, candidate: Candidate) -> None:
         """Add a candidate of the peer; what cannot be used here is ignored.

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
+from imskit.media.events import Step
 from imskit.media.python_plane import PythonPlane
+from imskit.sdp.description import SessionDescription
 from network_edge.eims_agw.call_media import MediaNode, Network
 from network_edge.eims_agw.gateway import Gateway, Limits
-from network_edge.iq.gateway import MediaLost
+from network_edge.iq.gateway import (
+    TOWARDS_IMS,
+    TOWARDS_WEB,
+    AnswerRequest,
+    MediaFlags,
+    MediaGateway,
+    MediaLost,
+    OfferRequest,
+)
 from simulators.media_ends import BrowserEnd, PhoneEnd
 
 
@@ -23,9 +34,11 @@ class Bench:
         self.phones: list[PhoneEnd] = []
         self.lost: list[MediaLost] = []
 
-    def gateway(self, **limits: float) -> Gateway:
+    def gateway(self, node: dict[str, object] | None = None, **limits: float) -> Gateway:
+        """``node`` holds options of ``MediaNode``."""
         network = Network("127.0.0.1", range(30000, 39998))
-        gateway = Gateway(MediaNode(PythonPlane(), network, network), Limits(**limits))  # type: ignore[arg-type]
+        media = MediaNode(PythonPlane(), network, network, **(node or {}))  # type: ignore[arg-type]
+        gateway = Gateway(media, Limits(**limits))  # type: ignore[arg-type]
         gateway.on_media_lost = self.lost.append
         self.gateways.append(gateway)
         return gateway
@@ -37,6 +50,40 @@ class Bench:
     def phone(self, **options: object) -> PhoneEnd:
         self.phones.append(PhoneEnd(PythonPlane(), **options))  # type: ignore[arg-type]
         return self.phones[-1]
+
+    @staticmethod
+    async def from_browser(
+        gateway: MediaGateway, browser: BrowserEnd, phone: PhoneEnd, call: str = "call", flags: MediaFlags = TOWARDS_IMS
+    ) -> tuple[SessionDescription, SessionDescription]:
+        """A call that the browser makes; returns the gateway's descriptions."""
+        towards_ims = await gateway.offer(OfferRequest(call, "web", browser.offer(), flags))
+        answer = phone.take_offer(towards_ims)
+        towards_web = await gateway.answer(AnswerRequest(call, "web", "ims", answer, TOWARDS_WEB))
+        browser.take_answer(towards_web)
+        return towards_ims, towards_web
+
+    @staticmethod
+    async def from_phone(
+        gateway: MediaGateway, browser: BrowserEnd, phone: PhoneEnd, call: str = "call"
+    ) -> tuple[SessionDescription, SessionDescription]:
+        """A call that the phone makes; returns the gateway's descriptions."""
+        towards_web = await gateway.offer(OfferRequest(call, "ims", phone.offer(), TOWARDS_WEB))
+        answer = browser.take_offer(towards_web)
+        towards_ims = await gateway.answer(AnswerRequest(call, "ims", "web", answer, TOWARDS_IMS))
+        phone.take_answer(towards_ims)
+        return towards_web, towards_ims
+
+    @staticmethod
+    async def speak(browser: BrowserEnd, phone: PhoneEnd) -> None:
+        """Both speak, each another tone; both hear the other's."""
+        await browser.until(Step.DTLS_CONNECTED)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(browser.talk(500, 0.8))
+            group.create_task(phone.talk(900, 0.8))
+            group.create_task(browser.hears(34))
+            group.create_task(phone.hears(34))
+        assert browser.pitch(28) == pytest.approx(900, abs=15)
+        assert phone.pitch(28) == pytest.approx(500, abs=15)
 
     async def close(self) -> None:
         for browser in self.browsers:

@@ -32,41 +32,13 @@ from network_edge.iq.gateway import (
 )
 
 
-async def from_browser(gateway, browser, phone, call="call", flags=TOWARDS_IMS):
-    towards_ims = await gateway.offer(OfferRequest(call, "web", browser.offer(), flags))
-    answer = phone.take_offer(towards_ims)
-    towards_web = await gateway.answer(AnswerRequest(call, "web", "ims", answer, TOWARDS_WEB))
-    browser.take_answer(towards_web)
-    return towards_ims, towards_web
-
-
-async def from_phone(gateway, browser, phone, call="call"):
-    towards_web = await gateway.offer(OfferRequest(call, "ims", phone.offer(), TOWARDS_WEB))
-    answer = browser.take_offer(towards_web)
-    towards_ims = await gateway.answer(AnswerRequest(call, "ims", "web", answer, TOWARDS_IMS))
-    phone.take_answer(towards_ims)
-    return towards_web, towards_ims
-
-
-async def speak(browser, phone):
-    """Both speak, each another tone; both hear the other's."""
-    await browser.until(Step.DTLS_CONNECTED)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(browser.talk(500, 0.8))
-        group.create_task(phone.talk(900, 0.8))
-        group.create_task(browser.hears(34))
-        group.create_task(phone.hears(34))
-    assert browser.pitch(28) == pytest.approx(900, abs=15)
-    assert phone.pitch(28) == pytest.approx(500, abs=15)
-
-
 @pytest.mark.parametrize("phone_formats,mode", [((AMR_WB,), "transcode"), ((PCMA,), "relay")])
 async def test_a_call_from_the_browser(bench, phone_formats, mode):
     """Speech both ways; transcoded only where the sides share no format; figures are true."""
     gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone(formats=phone_formats)
-    towards_ims, towards_web = await from_browser(gateway, browser, phone)
+    towards_ims, towards_web = await bench.from_browser(gateway, browser, phone)
     assert IMS.violations(towards_ims) == [] and WEBRTC.violations(towards_web, offer=False) == []
-    await speak(browser, phone)
+    await bench.speak(browser, phone)
     figures = await gateway.query(QueryRequest("call"))
     assert figures.received["web"].packets == 40 and figures.received["ims"].packets == 40
     assert figures.total.packets == 80
@@ -79,15 +51,15 @@ async def test_a_call_from_the_browser(bench, phone_formats, mode):
 
 async def test_a_call_from_ims(bench):
     gateway, browser, phone = bench.gateway(), bench.browser(offers=False), bench.phone()
-    towards_web, towards_ims = await from_phone(gateway, browser, phone)
+    towards_web, towards_ims = await bench.from_phone(gateway, browser, phone)
     assert WEBRTC.violations(towards_web) == [] and IMS.violations(towards_ims, offer=False) == []
-    await speak(browser, phone)
+    await bench.speak(browser, phone)
 
 
 async def test_ims_is_answered_with_the_browsers_own_format(bench):
     """Nothing is transcoded where nothing need be."""
     gateway, browser, phone = bench.gateway(), bench.browser(offers=False, formats=(PCMA,)), bench.phone()
-    await from_phone(gateway, browser, phone)
+    await bench.from_phone(gateway, browser, phone)
     assert phone.codec.encoding == browser.codec.encoding == "PCMA"
 
 
@@ -106,8 +78,8 @@ async def test_codec_flags(bench):
 async def test_hold_and_resume(bench):
     """A hold by the phone reaches the browser and back; the media stop and go on; DTLS is not disturbed."""
     gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
-    await from_browser(gateway, browser, phone)
-    await speak(browser, phone)
+    await bench.from_browser(gateway, browser, phone)
+    await bench.speak(browser, phone)
     for way in (Direction.SENDONLY, Direction.SENDRECV):
         phone.said = next_offer(phone.said, phone.media, direction=way)
         towards_web = await gateway.offer(OfferRequest("call", "ims", phone.said, TOWARDS_WEB, to_tag="web"))
@@ -115,28 +87,28 @@ async def test_hold_and_resume(bench):
         answer = browser.take_offer(towards_web)
         towards_ims = await gateway.answer(AnswerRequest("call", "ims", "web", answer, TOWARDS_IMS))
         assert towards_ims.direction_of(towards_ims.media[0]) is way.reversed
-    await speak(browser, phone)
+    await bench.speak(browser, phone)
     assert [event.step for event in browser.events].count(Step.DTLS_CONNECTED) == 1
 
 
 async def test_a_session_refresh_changes_nothing(bench):
     """The same offer again: the same description back, word for word, and the sound goes on."""
     gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
-    await from_browser(gateway, browser, phone)
-    await speak(browser, phone)
+    await bench.from_browser(gateway, browser, phone)
+    await bench.speak(browser, phone)
     towards_ims = await gateway.offer(OfferRequest("call", "web", browser.said, TOWARDS_IMS, to_tag="ims"))
     answer = phone.take_offer(towards_ims)
     towards_web = await gateway.answer(AnswerRequest("call", "web", "ims", answer, TOWARDS_WEB))
     first = browser.take_answer(towards_web)
     assert first == browser.media
-    await speak(browser, phone)
+    await bench.speak(browser, phone)
     assert [event.step for event in browser.events].count(Step.DTLS_CONNECTED) == 1
 
 
 async def test_ice_restart(bench):
     gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
-    await from_browser(gateway, browser, phone)
-    await speak(browser, phone)
+    await bench.from_browser(gateway, browser, phone)
+    await bench.speak(browser, phone)
     before = browser.media.ice
     browser.leg.restart()
     browser.said = web_side.make_offer(browser.endpoint, browser.formats)
@@ -145,21 +117,21 @@ async def test_ice_restart(bench):
     towards_web = await gateway.answer(AnswerRequest("call", "web", "ims", answer, TOWARDS_WEB))
     media = browser.take_answer(towards_web)
     assert media.ice.ufrag != before.ufrag
-    await speak(browser, phone)
+    await bench.speak(browser, phone)
     assert bench.lost == []
 
 
 async def test_the_browser_that_was_called_makes_a_later_offer(bench):
     """Its DTLS role stays: we were the server, and answer an open offer as passive (RFC 8842)."""
     gateway, browser, phone = bench.gateway(), bench.browser(offers=False), bench.phone()
-    await from_phone(gateway, browser, phone)
-    await speak(browser, phone)
+    await bench.from_phone(gateway, browser, phone)
+    await bench.speak(browser, phone)
     browser.said = next_offer(browser.said, browser.media)
     towards_ims = await gateway.offer(OfferRequest("call", "web", browser.said, TOWARDS_IMS, to_tag="ims"))
     answer = phone.take_offer(towards_ims)
     towards_web = await gateway.answer(AnswerRequest("call", "web", "ims", answer, TOWARDS_WEB))
     assert towards_web.media[0].attribute("setup") == "passive"
-    await speak(browser, phone)
+    await bench.speak(browser, phone)
 
 
 async def test_two_early_answers_and_the_last_is_in_force(bench):
@@ -171,7 +143,7 @@ async def test_two_early_answers_and_the_last_is_in_force(bench):
         answer = phone.take_offer(towards_ims)
         towards_web = await gateway.answer(AnswerRequest("call", "web", tag, answer, TOWARDS_WEB))
         browser.take_answer(towards_web)
-    await speak(browser, two)
+    await bench.speak(browser, two)
     await gateway.delete(DeleteRequest("call", "web", "one", delay=0))
     assert gateway.sessions == 1
     await gateway.delete(DeleteRequest("call", delay=0))
@@ -200,13 +172,13 @@ async def test_client_hello_before_the_answer(bench):
         await asyncio.sleep(0.02)  # real time, in which checks and a ClientHello arrive
     towards_ims = await gateway.answer(AnswerRequest("call", "ims", "web", answer, TOWARDS_IMS))
     phone.take_answer(towards_ims)
-    await speak(browser, phone)
+    await bench.speak(browser, phone)
 
 
 async def test_deleted_with_a_grace(bench):
     """Media end when the grace is over; an offer within it takes the call back."""
     gateway, browser, phone = bench.gateway(grace=0.2), bench.browser(), bench.phone()
-    await from_browser(gateway, browser, phone)
+    await bench.from_browser(gateway, browser, phone)
     await gateway.delete(DeleteRequest("call", "web"))
     assert gateway.sessions == 1
     async with asyncio.timeout(5):
@@ -224,8 +196,8 @@ async def test_consent_lost_is_not_a_media_timeout(bench, monkeypatch):
     gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
     told = asyncio.Event()
     gateway.on_media_lost = lambda lost: (bench.lost.append(lost), told.set())
-    await from_browser(gateway, browser, phone)
-    await speak(browser, phone)
+    await bench.from_browser(gateway, browser, phone)
+    await bench.speak(browser, phone)
     browser.vanish()
     await asyncio.wait_for(told.wait(), 10)
     assert [(lost.call_id, lost.loss) for lost in bench.lost] == [("call", Loss.CONSENT)]
@@ -238,7 +210,7 @@ async def test_media_timeout_of_ims(bench):
     gateway, browser, phone = bench.gateway(media_timeout=1.0), bench.browser(), bench.phone()
     told = asyncio.Event()
     gateway.on_media_lost = lambda lost: (bench.lost.append(lost), told.set())
-    await from_browser(gateway, browser, phone)
+    await bench.from_browser(gateway, browser, phone)
     await browser.until(Step.DTLS_CONNECTED)
     await phone.talk(900, 0.1)
     await asyncio.wait_for(told.wait(), 15)
@@ -254,7 +226,7 @@ async def test_a_phone_that_rings_is_not_lost(bench, monkeypatch):
     told = asyncio.Event()
     gateway.on_media_lost = lambda lost: (bench.lost.append(lost), told.set())
     start = asyncio.get_running_loop().time()
-    await from_browser(gateway, browser, phone)
+    await bench.from_browser(gateway, browser, phone)
     await asyncio.wait_for(told.wait(), 15)
     assert asyncio.get_running_loop().time() - start > 2.4
     assert [lost.loss for lost in bench.lost] == [Loss.MEDIA_TIMEOUT]
@@ -317,7 +289,7 @@ async def test_answers_without_an_offer(bench):
 
 async def test_limit_and_draining(bench):
     gateway, browser, phone = bench.gateway(calls=1), bench.browser(), bench.phone()
-    await from_browser(gateway, browser, phone)
+    await bench.from_browser(gateway, browser, phone)
     with pytest.raises(GatewayUnavailableError):
         await gateway.offer(OfferRequest("second", "web", browser.offer(), TOWARDS_IMS))
     gateway.draining = True
@@ -341,7 +313,7 @@ async def test_a_circuit_breaker_ends_the_sending(bench, monkeypatch):
     gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
     told = asyncio.Event()
     gateway.on_media_lost = lambda lost: (bench.lost.append(lost), told.set())
-    await from_browser(gateway, browser, phone)
+    await bench.from_browser(gateway, browser, phone)
     await browser.until(Step.DTLS_CONNECTED)
     async with asyncio.TaskGroup() as group:
         talk = group.create_task(browser.talk(500, 8))
