@@ -1,0 +1,252 @@
+"""``imsbridge compare``: the same calls over both paths, measured side by side."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imskit.observe import logs
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from simulators.lab.compare.model import Report
+    from simulators.lab.compare.statistics import Difference, Summary
+
+_DESCRIPTION = """\
+Makes the same calls over both paths from the same browser, alternating, in the lab of `imsbridge demo`, and measures
+each from both ends: set-up by phase, mouth-to-ear delay, jitter, loss, speech quality, CPU and memory of every element,
+what passes each reference point.  Every figure's definition is in the report and in docs/compare.md.
+"""
+_EPILOG = """\
+examples:
+  imsbridge compare --calls 20 --html report.html
+  imsbridge compare --calls 10 --impairment loss=2%,delay=50ms,jitter=10ms,rate=256k --json bad-radio.json
+  imsbridge compare --from bad-radio.json --html report.html     the report of an earlier run
+
+exit codes: 0 every call was made and measured, 1 one was not, 2 wrong arguments, 3 the lab cannot be built here
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``compare`` to the command line."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="the same calls over both paths, measured side by side; a report with plots",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--calls", metavar="N", type=_calls, default=10, help="per path, 1 to 1000 (default 10)")
+    parser.add_argument("--path", choices=("ue",), default="ue", help="through the agent on the device (only one yet)")
+    parser.add_argument(
+        "--impairment",
+        metavar="WHAT",
+        type=_impairment,
+        help="of the access: loss=2%%,delay=50ms,jitter=10ms,rate=256k",
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the measurements here (docs/compare.md)")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write the report here: one file, for any browser")
+    parser.add_argument("--from", dest="source", metavar="FILE", type=Path, help="make no calls: show this JSON again")
+    parser.add_argument("--logs", metavar="DIR", type=Path, help="keep logs and event files here")
+    parser.add_argument("--log-level", choices=logs.LEVELS, default="info", help="of all programs (default info)")
+    parser.set_defaults(run=run)
+
+
+def _calls(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1000")
+    return int(text)
+
+
+def _impairment(text: str) -> object:
+    from simulators.impairment.engine import Impairment
+
+    try:
+        return Impairment.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make the calls, or read them; the return value is the exit code."""
+    from simulators.lab.compare.model import Report, ReportError
+
+    for target in (arguments.json, arguments.html):
+        if target is not None and not target.absolute().parent.is_dir():
+            print(f"imsbridge compare: {target}: there is no such folder", file=sys.stderr)
+            return 2
+    if arguments.source is not None:
+        try:
+            report = Report.from_json(arguments.source.read_text(encoding="utf-8"))
+        except (OSError, ReportError, UnicodeDecodeError) as error:
+            print(f"imsbridge compare: {arguments.source}: {error}", file=sys.stderr)
+            return 2
+    else:
+        made = _in_the_lab(arguments)
+        if made is None:
+            return 3
+        report = made
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
+    if arguments.html is not None:
+        from simulators.lab.compare.html import render
+
+        arguments.html.write_text(render(report), encoding="utf-8")
+    show(report)
+    return 0 if report.ok else 1
+
+
+def _in_the_lab(arguments: argparse.Namespace) -> Report | None:
+    from imsbridge.demo import copy_files
+    from simulators.lab.world import LabError, enter
+
+    root = None
+    try:
+        enter()
+        root = Path(tempfile.mkdtemp(prefix="imsbridge-"))
+        return asyncio.run(_run(arguments, root))
+    except LabError as error:
+        print(f"imsbridge compare: {error}", file=sys.stderr)
+        return None
+    finally:
+        if root is not None:
+            if arguments.logs is not None:
+                copy_files(root, arguments.logs)
+            shutil.rmtree(root, ignore_errors=True)
+
+
+async def _run(arguments: argparse.Namespace, root: Path) -> Report:
+    from simulators.lab.compare.comparison import Comparison
+    from simulators.lab.compare.model import Path as Way
+
+    started = time.monotonic()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+    def progress(text: str) -> None:
+        print(f"  {time.monotonic() - started:5.1f} s  {text}", file=sys.stderr, flush=True)
+
+    ways = list(Way) if arguments.path == "both" else [Way(arguments.path)]
+    comparison = Comparison(root, arguments.calls, ways, progress, arguments.impairment, arguments.log_level)
+    try:
+        return await comparison.run()
+    except asyncio.CancelledError:
+        comparison.report.error = "interrupted"
+        return comparison.report
+
+
+# ---- the table ------------------------------------------------------------------------------------------------
+
+
+def show(report: Report, console: Console | None = None) -> None:
+    """Print the summary; it fits 80 columns."""
+    from rich.console import Console
+
+    console = console or Console(highlight=False)
+    _show_figures(report, console)
+    for path in report.paths:
+        _show_elements(report, path, console)
+        _show_points(report, path, console)
+    _show_missing(report, console)
+    failed = [call for call in report.calls if call.error]
+    for call in failed:
+        console.print(f"[bold red]call {call.number}, {call.path.label}:[/] ", end="")
+        console.print(call.error, markup=False)
+    if report.error:
+        console.print("[bold red]failed:[/] ", end="")
+        console.print(report.error, markup=False)
+    verdict = "[bold green]every call was made and measured[/]" if report.ok else "[bold red]not every call[/]"
+    console.print(f"\n{verdict}")
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+    return table
+
+
+def _show_figures(report: Report, console: Console) -> None:
+    from simulators.lab.compare.figures import FIGURES
+
+    calls = " and ".join(f"{len(report.of(path))} over the {path.label}" for path in report.paths)
+    both = len(report.paths) == 2
+    columns = ["figure", *(path.label if both else f"{path.label}: median" for path in report.paths)]
+    table = _table(f"Calls: {calls}", *columns, *(["edge - UE [95 %]"] if both else ["p5", "p95", "n"]))
+    for figure in FIGURES:
+        title = f"{figure.title} {figure.unit}".strip()
+        cells = []
+        for path in report.paths:
+            found = report.summary(path, figure.key)
+            cells.append(_number(found.median if found else None, figure.digits))
+            if not both:
+                cells += [_number(value, figure.digits) for value in ((found.p5, found.p95) if found else (None, None))]
+                cells.append(str(found.n if found else 0))
+        if both:
+            cells.append(_difference(report.difference(figure.key), figure.digits))
+        table.add_row(title, *cells)
+    console.print(table)
+
+
+def _show_elements(report: Report, path: object, console: Console) -> None:
+    from simulators.lab.compare.model import Path as Way
+
+    assert isinstance(path, Way)
+    table = _table(
+        f"\n{path.label[0].upper()}{path.label[1:]}: elements while talking", "element", "CPU %", "memory MB"
+    )
+    for name in report.element_names(path):
+        cpu, memory = report.element(path, name)
+        table.add_row(name, _number(cpu.median if cpu else None, 1), _number(memory.median if memory else None, 0))
+    if table.row_count:
+        console.print(table)
+
+
+def _show_points(report: Report, path: object, console: Console) -> None:
+    from simulators.lab.compare.model import Path as Way
+
+    assert isinstance(path, Way)
+    table = _table("\nReference points, per call", "point", "messages", "packets", "bytes")
+    for name in report.point_names(path):
+        found = report.point(path, name)
+        table.add_row(name, *(_median(found[what]) for what in ("messages", "packets", "bytes")))
+    if table.row_count:
+        console.print(table)
+
+
+def _show_missing(report: Report, console: Console) -> None:
+    from simulators.lab.compare.figures import FIGURES
+
+    for path in report.paths:
+        for figure in FIGURES:
+            if report.of(path) and report.summary(path, figure.key) is None:
+                console.print(f"{path.label}, {figure.title}: {report.reason(path, figure.key)}", markup=False)
+
+
+def _difference(apart: Difference | None, digits: int) -> str:
+    if apart is None:
+        return "–"
+    value, low, high = (f"{number:+.{digits}f}" for number in (apart.value, apart.low, apart.high))
+    return f"{value} [{low}, {high}]"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _median(found: Summary | None) -> str:
+    return _number(found.median if found else None, 0)

@@ -1,0 +1,46 @@
+"""Where known speech is found in recordings with a clock: mouth-to-ear delay and quality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulators.lab.speech import LENGTH_SECONDS, Samples, compare
+from simulators.lab.world import LabError
+
+LEAST_CORRELATION = 0.5
+"""Of the envelopes: below it the speech was not found, and neither delay nor quality mean anything."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """16 kHz mono, and when (monotonic seconds) its first sample was heard."""
+
+    samples: Samples
+    at: float
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Speech found in a recording."""
+
+    at: float
+    """When a round of it begins, monotonic seconds."""
+    pesq: float | None
+    correlation: float
+
+
+def find(spoken: Samples, recording: Recording) -> Heard:
+    """Find one round of ``spoken`` (16 kHz); `LabError` if it is not there."""
+    quality = compare(spoken, recording.samples)
+    if quality.correlation < LEAST_CORRELATION:
+        raise LabError(f"the speech was not recognised in the recording (likeness {quality.correlation:.2f})")
+    return Heard(recording.at + quality.offset_s, quality.pesq, quality.correlation)
+
+
+def delay_ms(mouth: float, ear: float) -> float:
+    """Milliseconds from a sound's leaving to its arriving; rounds of the loop are alike, so they do not count.
+
+    Between minus one and plus six seconds: clocks of two programs may differ by little, a path's delay not by seconds.
+    """
+    apart = (ear - mouth + 1.0) % LENGTH_SECONDS - 1.0
+    return 1000 * apart
