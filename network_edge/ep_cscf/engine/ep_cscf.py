@@ -531,6 +531,8 @@ class EpCscf:
             ):
                 self._dialogs.remove(dialog)
             return
+        if response.status >= 300:
+            self._dialogs.context_ended(key)
         tag = response.to.tag
         if request.method not in MAKES_DIALOGS or not tag or not 100 < response.status < 300:
             return

@@ -34,6 +34,10 @@ def registered(world: Any) -> Request:
     return world.to_core("REGISTER")[-1]
 
 
+def accept_messages(request: Request) -> Response | None:
+    return response_to(request, 200, to_tag="x") if request.method == "MESSAGE" else None
+
+
 # ---- scenarios 2 and 3: access token ------------------------------------------------------------------------
 
 
