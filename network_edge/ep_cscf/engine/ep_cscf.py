@@ -188,8 +188,7 @@ class EpCscf:
                     _log.info("%s refused: %s (%s)", asked.request.method, error, description)
                     if asked.request.method == "REGISTER":
                         self._step(_STEP.REFUSED, "token", str(asked.request.to.uri), error)
-                    response = token_refusal(asked.request, error, self._settings)
-                    self._proxy.handle(Respond(asked.context, response), now)
+                    self._go_on(Respond(asked.context, token_refusal(asked.request, error, self._settings)), now)
             case MediaReady() | MediaFailed() | MediaLost():
                 if self._alg is not None:
                     self._alg.handle(event, now)
@@ -285,10 +284,14 @@ class EpCscf:
         self._drafts.pop(context, None)
         self._asking.pop(context, None)
         self._dialogs.context_ended(context)
-        if (flow := self._counted.pop(context, None)) is not None:
-            self._flows.ended(flow)
+        self._uncount(context)
         if self._alg is not None:
             self._alg.ended(context, now)
+
+    def _uncount(self, context: str) -> None:
+        """A client's request has its answer."""
+        if (flow := self._counted.pop(context, None)) is not None:
+            self._flows.ended(flow)
 
     # ---- requests -----------------------------------------------------------------------------------------------
 
@@ -307,8 +310,11 @@ class EpCscf:
 
     def _go_on(self, answer: Forward | Respond | RelayResponse, now: float) -> None:
         context = self._contexts.get(answer.context)
-        if isinstance(answer, RelayResponse) and context is not None and answer.response is not None:
-            self._release.relayed(answer.context, answer.response)
+        if not isinstance(answer, Forward) and answer.response is not None:
+            if context is not None:
+                self._release.relayed(answer.context, answer.response)
+            if not answer.response.provisional:
+                self._uncount(answer.context)
         self._proxy.handle(answer, now)
         if context is not None and context.request.method == "ACK":
             # No response, and no end, will come.
@@ -654,7 +660,7 @@ class EpCscf:
     def _refuse_pending(self, key: str, context: _Context, status: int, reason: str, now: float) -> None:
         response = response_to(context.request, status)
         response.headers.add("Reason", reason)
-        self._proxy.handle(Respond(key, response), now)
+        self._go_on(Respond(key, response), now)
 
     # ---- helpers ------------------------------------------------------------------------------------------------
 

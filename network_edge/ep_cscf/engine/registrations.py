@@ -141,6 +141,8 @@ class Bindings:
 
     def deadline(self) -> float | None:
         """When ``due`` has something to look at."""
+        while self._due and self._due[0][1] not in self._by_token:
+            heapq.heappop(self._due)
         return self._due[0][0] if self._due else None
 
     def _wake(self, at: float, token: str) -> None:
