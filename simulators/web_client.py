@@ -98,7 +98,7 @@ class WebClient:
             compression=None,
             proxy=None,
             max_size=None,
-            **({"local_addr": (local, 0)} if local else {}),
+            local_addr=(local, 0) if local else None,
         )
         return cls(connection, user, domain)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
+import secrets
+import socket
 import struct
 import wave
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +17,7 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Browser, Page, async_playwright
 
+from imskit.tasks import spawn
 from simulators.lab.browser import FLAGS, find_chromium
 
 ROOT = Path(__file__).parents[2]
@@ -113,3 +117,81 @@ async def stock_page(chromium: Browser, tmp_path: Path) -> AsyncIterator[Callabl
     yield make
     for runner in runners:
         await runner.cleanup()
+
+
+_DOMAIN = "ims.mnc001.mcc001.3gppnetwork.org"
+_CORE = "127.0.0.2"
+
+
+def free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind((host, 0))
+        return int(udp.getsockname()[1])
+
+
+class SippCore:
+    """SIPp at the core's address, one scenario after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port(_CORE)
+        self.address = f"{_CORE}:{self.port}"
+        self.edge = ""
+        self.log = ""
+        """What the last scenario sent and received."""
+
+    async def plays(self, scenario: str, **keys: str) -> asyncio.Task[None]:
+        """Start a scenario that waits for the edge; returns when it listens."""
+        task = spawn(self._run(scenario, keys), f"sipp {scenario}")
+        # SIPp says nothing when it listens, so there is no event to wait for.
+        while not self._bound() and not task.done():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return task
+
+    async def _run(self, scenario: str, keys: dict[str, str]) -> None:
+        text = (ROOT / "tests/interop/sipp" / f"{scenario}.xml").read_text()
+        name = f"{scenario}-{secrets.token_hex(2)}"
+        words = {
+            "domain": _DOMAIN,
+            "identity": f"sip:+15550100@{_DOMAIN}",
+            "impi": f"001010000000001@{_DOMAIN}",
+            "password": "correct horse",
+            **keys,
+        }
+        # Attributes of actions know no keywords.
+        for key in ("impi", "password", "identity"):
+            value = re.escape(words[key]) if key == "identity" else words[key]
+            text = re.sub(rf'((?:username|password|regexp)=")\[{key}\]', lambda m, v=value: m[1] + v, text)
+        path = self.folder / f"{name}.xml"
+        path.write_text(text)
+        errors, messages = self.folder / f"{name}.errors", self.folder / f"{name}.messages"
+        process = await asyncio.create_subprocess_exec(
+            "sipp", self.edge, "-sf", str(path), "-i", _CORE, "-p", str(self.port), "-m", "1", "-l", "1", "-nostdin",
+            "-mi", _CORE, "-mp", str(free_port(_CORE)), "-rtp_echo", "-timeout", "40s", "-timeout_error", "-nd",
+            "-trace_err", "-error_file", str(errors), "-trace_msg", "-message_file", str(messages),
+            *(word for key, value in words.items() for word in ("-key", key, value)),
+            cwd=self.folder, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            status = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        told = errors.read_text(errors="replace") if errors.exists() else ""
+        self.log = messages.read_text(errors="replace") if messages.exists() else ""
+        assert status == 0, f"{name} ended with {status}:\n{told}\n{self.log[-6000:]}"
+
+    def _bound(self) -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind((_CORE, self.port))
+            except OSError:
+                return True
+        return False
+
+
+@pytest.fixture
+def sipp_core(tmp_path: Path) -> SippCore:
+    """SIPp in the core's place; set ``edge`` to the eP-CSCF's address on Mw before it plays."""
+    return SippCore(tmp_path)

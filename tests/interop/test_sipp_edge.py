@@ -10,10 +10,9 @@ import asyncio
 import re
 import secrets
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +21,6 @@ from imskit.media.python_plane import PythonPlane
 from imskit.sdp.description import SessionDescription
 from imskit.sdp.profile import OPUS, PCMA
 from imskit.secrets import Secret
-from imskit.tasks import spawn
 from network_edge.eims_agw.call_media import MediaNode, Network
 from network_edge.eims_agw.gateway import Gateway, Limits
 from network_edge.ep_cscf.config import EpCscfConfig, MwConfig
@@ -35,79 +33,15 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("sipp") is None, reason="SIPp (package sip-tester) is not installed"),
 ]
 
-SCENARIOS = Path(__file__).parent / "sipp"
 DOMAIN = "ims.mnc001.mcc001.3gppnetwork.org"
 USER, PASSWORD = "+15550100", "correct horse"
 IMPI = f"001010000000001@{DOMAIN}"
-IDENTITY = f"sip:{USER}@{DOMAIN}"
-CORE = "127.0.0.2"
-
-
-def free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.bind((host, 0))
-        return int(udp.getsockname()[1])
-
-
-class Core:
-    """SIPp at the core's address, one scenario after the other."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port(CORE)
-        self.edge = ""
-        self.log = ""
-        """What the last scenario sent and received."""
-
-    async def plays(self, scenario: str, **keys: str) -> asyncio.Task[None]:
-        """Start a scenario that waits for the edge; returns when it listens."""
-        task = spawn(self._run(scenario, keys), f"sipp {scenario}")
-        # SIPp says nothing when it listens, so there is no event to wait for.
-        while not self._bound() and not task.done():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        return task
-
-    async def _run(self, scenario: str, keys: dict[str, str]) -> None:
-        text = (SCENARIOS / f"{scenario}.xml").read_text()
-        name = f"{scenario}-{secrets.token_hex(2)}"
-        words = {"domain": DOMAIN, "identity": IDENTITY, "impi": IMPI, "password": PASSWORD, **keys}
-        # Attributes of actions know no keywords.
-        for key in ("impi", "password", "identity"):
-            value = re.escape(words[key]) if key == "identity" else words[key]
-            text = re.sub(rf'((?:username|password|regexp)=")\[{key}\]', lambda m, v=value: m[1] + v, text)
-        path = self.folder / f"{name}.xml"
-        path.write_text(text)
-        errors, messages = self.folder / f"{name}.errors", self.folder / f"{name}.messages"
-        process = await asyncio.create_subprocess_exec(
-            "sipp", self.edge, "-sf", str(path), "-i", CORE, "-p", str(self.port), "-m", "1", "-l", "1", "-nostdin",
-            "-mi", CORE, "-mp", str(free_port(CORE)), "-rtp_echo", "-timeout", "40s", "-timeout_error", "-nd",
-            "-trace_err", "-error_file", str(errors), "-trace_msg", "-message_file", str(messages),
-            *(word for key, value in words.items() for word in ("-key", key, value)),
-            cwd=self.folder, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            status = await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        told = errors.read_text(errors="replace") if errors.exists() else ""
-        self.log = messages.read_text(errors="replace") if messages.exists() else ""
-        assert status == 0, f"{name} ended with {status}:\n{told}\n{self.log[-6000:]}"
-
-    def _bound(self) -> bool:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind((CORE, self.port))
-            except OSError:
-                return True
-        return False
 
 
 class World:
     """An edge with its gateway in process, SIPp behind it, a client before it."""
 
-    def __init__(self, core: Core, client: WebClient, browser: BrowserEnd, gateway: Gateway) -> None:
+    def __init__(self, core: Any, client: WebClient, browser: BrowserEnd, gateway: Gateway) -> None:
         self.core, self.client, self.browser, self.gateway = core, client, browser, gateway
 
     async def register(self) -> str:
@@ -139,14 +73,13 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-async def world(stack: AsyncExitStack, folder: Path, *, offers: bool) -> World:
+async def world(stack: AsyncExitStack, core: Any, *, offers: bool) -> World:
     network = Network("127.0.0.1", range(30000, 39998))
     gateway = Gateway(MediaNode(PythonPlane(), network, network), Limits(grace=0.0))
     stack.push_async_callback(gateway.close)
-    core = Core(folder)
     config = EpCscfConfig(
         home_domain=DOMAIN,
-        mw=MwConfig(address="127.0.0.1:0", core=f"{CORE}:{core.port}"),
+        mw=MwConfig(address="127.0.0.1:0", core=core.address),
         wss=[],
         ws=["127.0.0.1:0"],
         origins=["https://portal.ims.example"],
@@ -168,9 +101,9 @@ def route_set(message: Message, *, reverse: bool) -> list[str]:
     return [f"Route: {route}" for route in (reversed(routes) if reverse else routes)]
 
 
-async def test_a_registration_and_a_call_from_the_client(stack: AsyncExitStack, tmp_path: Path) -> None:
+async def test_a_registration_and_a_call_from_the_client(stack: AsyncExitStack, sipp_core: Any) -> None:
     """REGISTER with Path and marks, the digest checked by SIPp; INVITE along Service-Route; sound both ways; BYE."""
-    there = await world(stack, tmp_path, offers=True)
+    there = await world(stack, sipp_core, offers=True)
     await there.register()
     sipp = await there.core.plays("edge_callee")
     client, target = there.client, f"sip:+15550200@{DOMAIN}"
@@ -196,8 +129,8 @@ async def test_a_registration_and_a_call_from_the_client(stack: AsyncExitStack, 
     await there.released()
 
 
-async def test_a_call_along_the_path(stack: AsyncExitStack, tmp_path: Path) -> None:
-    there = await world(stack, tmp_path, offers=False)
+async def test_a_call_along_the_path(stack: AsyncExitStack, sipp_core: Any) -> None:
+    there = await world(stack, sipp_core, offers=False)
     path = await there.register()
     client = there.client
     contact = re.findall(r"^Contact: ?<(.+?)>", there.core.log, re.MULTILINE)[-1]
@@ -227,8 +160,8 @@ async def test_a_call_along_the_path(stack: AsyncExitStack, tmp_path: Path) -> N
     await there.released()
 
 
-async def test_a_wrong_password_is_refused_by_the_core(stack: AsyncExitStack, tmp_path: Path) -> None:
-    there = await world(stack, tmp_path, offers=True)
+async def test_a_wrong_password_is_refused_by_the_core(stack: AsyncExitStack, sipp_core: Any) -> None:
+    there = await world(stack, sipp_core, offers=True)
     sipp = await there.core.plays("edge_register")
     answer = await there.client.register(user=IMPI, password=Secret("another"))
     await sipp
