@@ -10,6 +10,7 @@ from imskit.config.model import sample
 
 def _models() -> dict[str, type[Any]]:
     from imskit.uicc.profile import CardProfile
+    from network_edge.config import EdgeConfig
     from network_edge.eims_agw.config import AgwConfig
     from network_edge.ep_cscf.config import EpCscfConfig
     from network_edge.wwsf.config import WwsfConfig
@@ -21,6 +22,7 @@ def _models() -> dict[str, type[Any]]:
 
     return {
         "ue": UeConfig,
+        "edge": EdgeConfig,
         "wwsf": WwsfConfig,
         "ep-cscf": EpCscfConfig,
         "eims-agw": AgwConfig,
@@ -43,7 +45,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     show.add_argument(
         "name",
-        choices=("ue", "wwsf", "ep-cscf", "eims-agw", "core", "phone", "card", "card-keys", "bsf"),
+        choices=("ue", "edge", "wwsf", "ep-cscf", "eims-agw", "core", "phone", "card", "card-keys", "bsf"),
         help="whose configuration",
     )
     show.set_defaults(run=run)

@@ -186,6 +186,8 @@ def _sample(model: type[Any], where: Where, lines: list[str]) -> None:
             continue
         text = [f"# {text}" for text in str(field.metadata.get("help", "")).splitlines() if text]
         if typing.get_origin(hint) is list and dataclasses.is_dataclass(typing.get_args(hint)[0]):
+            if where and not text[0].startswith(f"# [[{where[0]}"):
+                text[0] = text[0].replace("[[", f"[[{where[0]}.")
             repeated += [*text, ""]
         else:
             lines += [*text, _sample_line(field, hint), ""]

@@ -17,7 +17,8 @@ from network_edge.eims_agw.ng_server import NgServer
 class GatewayCollector(Collector):
     """Reads the figures when they are asked for; nothing is kept twice."""
 
-    def __init__(self, gateway: Gateway, server: NgServer) -> None:
+    def __init__(self, gateway: Gateway, server: NgServer | None = None) -> None:
+        """``server`` is the one of the NG protocol, where there is one."""
         self._gateway = gateway
         self._server = server
 
@@ -29,6 +30,8 @@ class GatewayCollector(Collector):
         for name, count in self._gateway.counters.items():
             events.add_metric([name], count)
         yield events
+        if self._server is None:
+            return
         control = CounterMetricFamily("imsbridge_agw_control", "Commands, and datagrams dropped", labels=["command"])
         for name, count in self._server.counters.items():
             control.add_metric([name], count)

@@ -63,6 +63,7 @@ class WwsfConfig:
     hss: Path | None = setting("Unix socket of the HSS; without it there is no log-in with the SIM card", None)
     address: str = setting("IP address to listen on", "127.0.0.1")
     port: int = setting("port to listen on", 443)
+    public_port: int = setting("port in the page's URL, where users come by another than `port`", 443)
     cookie_domain: str = setting("domain of the session cookie: portal and WebSocket host are below it", "")
     session_hours: float = setting("how long a log-in lasts, hours", 12.0)
     algorithms: list[str] = setting(
@@ -79,6 +80,12 @@ class WwsfConfig:
     tries_per_account: int = setting("passwords that may be tried for one account within five minutes", 10)
     tries_per_address: int = setting("log-ins that one address may try within five minutes", 60)
     events: Path | None = setting("file that the steps of each log-in are appended to, JSON lines", None)
+
+    @property
+    def origin(self) -> str:
+        """Where the page is, as browsers write it: its issuer's name, and whereto providers send users back."""
+        host = f"[{self.portal}]" if ":" in self.portal else self.portal.lower()
+        return f"https://{host}{'' if self.public_port == 443 else f':{self.public_port}'}"
 
     def __post_init__(self) -> None:
         if self.hss is None and (self.identities is None or self.login != "aka"):

@@ -27,6 +27,7 @@ from network_edge.wwsf.home_network import HomeNetwork, HomeNetworkError
 from network_edge.wwsf.identities.model import StoreError
 from network_edge.wwsf.metrics import CONTENT_TYPE, Metrics
 from network_edge.wwsf.sessions import Session, SessionStore, turn_credential
+from network_edge.wwsf.tokens.issuer import Issuer
 from network_edge.wwsf.tokens.keys import KeyFileError
 from network_edge.wwsf.web_login import BROWSER_COOKIE, LogInError, Opened, WebLogin
 
@@ -105,6 +106,16 @@ class Wwsf:
         """The port in use, once started (differs from the configured one only if that is 0)."""
         self.metrics_port = 0
         """The port of the metrics, once started with them."""
+
+    @property
+    def issuer(self) -> Issuer | None:
+        """Who issues the tokens of log-ins without a SIM card, where there are such."""
+        return self._web.issuer if self._web is not None else None
+
+    @property
+    def sessions(self) -> int:
+        """How many are logged in."""
+        return len(self._sessions)
 
     async def start(self) -> None:
         """Listen; ``WwsfError`` if the certificate or the address cannot be used."""

@@ -82,15 +82,20 @@ class WebLogin:
         self._leases = Leases(self._database, config.identities.ranges, today)
         tokens = config.tokens
         keys = KeyRing(tokens.keys, tokens.rotate_hours * 3600, tokens.seconds, today)
-        self._issuer = Issuer(tokens, tokens.issuer or f"https://{config.portal}", keys, self._database, today)
+        self._issuer = Issuer(tokens, tokens.issuer or config.origin, keys, self._database, today)
         self._clients = {client.id: client.secret for client in tokens.clients}
         self._limits = _Limits(
             RateLimit(config.tries_per_account, 300, clock), RateLimit(config.tries_per_address, 300, clock)
         )
         self._providers = {
-            provider.id: OidcLogin(provider, f"https://{config.portal}/login/{provider.id}/callback", clock, today)
+            provider.id: OidcLogin(provider, f"{config.origin}/login/{provider.id}/callback", clock, today)
             for provider in config.providers
         }
+
+    @property
+    def issuer(self) -> Issuer:
+        """Who issues the tokens: for a signalling element in the same process."""
+        return self._issuer
 
     @property
     def offered(self) -> dict[str, object]:

@@ -10,6 +10,7 @@ import io
 import json
 import sys
 import time
+import tomllib
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(arguments: argparse.Namespace) -> int:
     """Do it; the return value is the exit code."""
     try:
-        config = load(WwsfConfig, arguments.config).identities
+        config = _wwsf_config(arguments.config).identities
         if config is None:
             raise ConfigError(f"{arguments.config}: there is no table [identities]")
         asyncio.run(_with_store(arguments, config))
@@ -80,6 +81,21 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"imsbridge edge wwsf user {arguments.user_command}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _wwsf_config(path: Path) -> WwsfConfig:
+    """Read the WWSF's configuration, from a file of its own or one of the whole edge."""
+    from network_edge.config import is_edge, load_edge
+
+    try:
+        whole = is_edge(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        whole = False  # what is wrong is said below
+    if not whole:
+        return load(WwsfConfig, path)
+    edge = load_edge(path)
+    edge.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return edge.parts[0]
 
 
 async def _with_store(arguments: argparse.Namespace, config: IdentitiesConfig) -> None:
