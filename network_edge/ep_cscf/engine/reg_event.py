@@ -6,6 +6,7 @@ registration with a NOTIFY; what ends by a REGISTER of the user, the edge has se
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections import deque
 from collections.abc import Iterator
@@ -72,6 +73,7 @@ class RegEvents:
         self._by_user: dict[str, _Subscription] = {}
         self._sent: dict[str, _Subscription] = {}
         self._out: deque[tuple[str, Request]] = deque()
+        self._due: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -82,7 +84,13 @@ class RegEvents:
 
     def deadline(self) -> float | None:
         """When ``tick`` has something to do."""
-        return min((s.due_at for s in self._by_key.values() if s.due_at is not None), default=None)
+        while self._due:
+            at, user = self._due[0]
+            subscription = self._by_user.get(user)
+            if subscription is not None and subscription.due_at == at:
+                return at
+            heapq.heappop(self._due)
+        return None
 
     def watch(self, impi: Identity, identity: Identity) -> None:
         """Subscribe, unless that is done: ``identity`` is the default public identity of a registration."""
@@ -103,13 +111,8 @@ class RegEvents:
 
     def tick(self, now: float) -> None:
         """Refresh what is due."""
-        for subscription in self._by_key.values():
-            if subscription.due_at is not None and now >= subscription.due_at:
-                self._send(subscription)
-
-    def owns(self, key: str) -> bool:
-        """Whether ``key`` names a request of these subscriptions."""
-        return key in self._sent
+        while (at := self.deadline()) is not None and at <= now:
+            self._send(self._by_user[heapq.heappop(self._due)[1]])
 
     def answered(self, key: str, response: Response | None, now: float) -> None:
         """Take the final answer to a SUBSCRIBE, ``None`` if nobody gave one."""
@@ -124,7 +127,7 @@ class RegEvents:
             return
         granted = response.expires
         seconds = float(_WANTED_SECONDS if granted is None else granted)
-        subscription.due_at = now + max(seconds / 2, seconds - _AHEAD_SECONDS)
+        self._wake(subscription, now + max(seconds / 2, seconds - _AHEAD_SECONDS))
         if not subscription.to:
             subscription.to = response.headers.get("To") or ""
             subscription.routes = tuple(str(route) for route in response.record_routes[::-1])
@@ -179,7 +182,11 @@ class RegEvents:
         subscription.call_id, subscription.tag = self._tokens(32), self._tokens(16)
         subscription.sequence, subscription.version = 0, -1
         subscription.to, subscription.target, subscription.routes = "", "", ()
+        self._wake(subscription, at)
+
+    def _wake(self, subscription: _Subscription, at: float) -> None:
         subscription.due_at = at
+        heapq.heappush(self._due, (at, subscription.user))
 
     def _send(self, subscription: _Subscription) -> None:
         subscription.due_at = None

@@ -137,6 +137,7 @@ class EdgeWorld:
         self.granted = 600000
         self.associated = f"<{ALICE}>, <{ALICE_TEL}>"
         self.on_request: Callable[[Request], Response | None] = lambda _request: None
+        self.subscribed = 600000
         self.hold_tokens = False
         self.core_unreachable = False
 
@@ -209,7 +210,7 @@ class EdgeWorld:
             return response
         if request.method == "SUBSCRIBE" and request.headers.get("Event") == "reg":
             response = response_to(request, 200, to_tag="notifier")
-            response.headers.add("Expires", 600000)
+            response.headers.add("Expires", self.subscribed)
             response.headers.add("Contact", f"<sip:{CORE[0]}:{CORE[1]}>")
             return response
         return None
