@@ -55,6 +55,7 @@ p { margin: .4rem 0; max-width: 75ch; }
 .key .ue span { background: var(--ue); border-radius: 50%; } .key .edge span { background: var(--edge); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 10px; margin: 1rem 0; }
 .card { border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px; background: var(--shade); }
+.card { display: flex; flex-direction: column; justify-content: space-between; }
 .card h3 { margin: 0 0 4px; font-size: .85rem; font-weight: 600; }
 .card p { margin: 0; font-variant-numeric: tabular-nums; }
 .card b { font-size: 1.3rem; } .card .ue b { color: var(--ue); } .card .edge b { color: var(--edge); }
@@ -174,8 +175,9 @@ def _card(report: Report, figure: Figure) -> str:
     for path in report.paths:
         found = report.summary(path, figure.key)
         value = _NONE if found is None else f"{found.median:,.{figure.digits}f}"
-        lines.append(f'<p class="{path.value}"><b>{value}</b> <small>{escape(figure.unit)} {path.value}</small></p>')
-    return f"<div class='card'><h3>{escape(figure.title)}</h3>{''.join(lines)}</div>"
+        lines.append(f'<p class="{path.value}"><b>{value}</b> <small>{path.label}</small></p>')
+    unit = f" <small>{escape(figure.unit)}</small>"
+    return f"<div class='card'><h3>{escape(figure.title)}{unit}</h3>{''.join(lines)}</div>"
 
 
 def _distribution_cell(report: Report, path: Path, figure: Figure) -> str:

@@ -9,7 +9,7 @@ from html import escape
 
 from simulators.lab.compare.statistics import summary
 
-_WIDTH, _LEFT, _RIGHT = 360, 52, 14
+_WIDTH, _LEFT, _RIGHT = 360, 46, 24
 _ROW, _TOP, _AXIS = 34, 6, 22
 
 
