@@ -49,6 +49,8 @@ _EARLY_PACKETS = 16
 _COMPONENT = 1
 _MAX_PROVEN = 64
 """Addresses that one peer may have proved: a browser has a handful."""
+_MAX_CANDIDATES = 200
+"""Candidates taken of one peer."""
 _UNPROVEN_RATE, _UNPROVEN_BURST = 100.0, 200.0
 """STUN messages a second, and at once, read from addresses that have proved nothing."""
 
@@ -178,7 +180,9 @@ class _Connection(aioice.Connection):
         answered = loop.time()
         while loop.time() - answered < CONSENT_SECONDS:
             await asyncio.sleep(_CONSENT_INTERVAL * random.uniform(0.8, 1.2))  # RFC 7675 5.1
-            pair = self._nominated[_COMPONENT]
+            pair = self._nominated.get(_COMPONENT)
+            if pair is None:
+                return  # closed
             try:
                 await pair.protocol.request(
                     self.build_request(pair, nominate=False),
@@ -348,6 +352,9 @@ class IceAgent:
             _log.debug("candidate %s with a name is ignored", candidate.foundation)
             return
         if candidate.transport.lower() != "udp" or candidate.component != _COMPONENT or not candidate.port:
+            return
+        if len(self._connection.remote_candidates) >= _MAX_CANDIDATES:
+            _log.debug("candidate %s is one too many", candidate.foundation)
             return
         await self._connection.add_remote_candidate(
             aioice.Candidate(

@@ -111,6 +111,8 @@ def telephone_events(parameters: str) -> frozenset[int]:
         return frozenset(range(16))
     text = text.removeprefix("events=").strip('"')
     events: set[int] = set()
+    if text.count(",") > 255:
+        raise SdpError("more than 256 events", "RFC 4733 section 2.4.1")
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         low = _small(first, 255, "event")

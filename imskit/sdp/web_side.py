@@ -28,6 +28,8 @@ from imskit.sdp.negotiation import (
 from imskit.sdp.profile import PTIME, WEBRTC, Format, check_media_count, rtcp_bandwidths
 
 _ICE_CHARACTERS = re.compile(r"[A-Za-z0-9+/]*")
+_MAX_CANDIDATES = 200
+"""A browser with every kind of candidate on a dozen interfaces has fewer."""
 _SESSION_BANDWIDTH = 64
 """kbit/s that the browser leg's RTCP share is counted from: Opus speech with headers (RFC 3550 section 6.2)."""
 
@@ -212,6 +214,8 @@ def _check_transport(description: SessionDescription, media: MediaDescription) -
     setup = _offered_setup(description, media)
     if setup not in ("actpass", "active", "passive"):
         raise _refusal(f"a=setup:{setup}", "RFC 8842 section 5.2", media)
+    if len(media.attributes("candidate")) > _MAX_CANDIDATES:
+        raise _refusal(f"more than {_MAX_CANDIDATES} candidates", "limit", media)
     if media.attribute("rtcp-mux") is None:
         raise _refusal("no a=rtcp-mux", "RFC 8858 section 3", media)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from network_edge.iq.gateway import (
     TOWARDS_IMS,
     TOWARDS_WEB,
     AnswerRequest,
+    CandidatesRequest,
     DeleteRequest,
     GatewayError,
     GatewayUnavailableError,
@@ -186,6 +188,71 @@ async def test_nonsense_is_answered_and_survived(body, reason):
         transport.sendto(b"78 d7:command4:pinge")
         assert await asyncio.wait_for(raw.answers.get(), 5) == b"78 d6:result4:ponge"
         transport.close()
+
+
+def _bombs():
+    """Datagrams near UDP's limit that a careless reader would choke on."""
+    yield b"1 " + b"l" * 60000
+    yield b"1 " + b"d1:x" * 15000
+    yield b"1 " + b"9" * 60000 + b":x"
+    yield b"1 " + b"i" + b"9" * 60000 + b"e"
+    yield b"1 d7:command5:offer3:sdp60000:" + b"v=0\r\n" * 12000 + b"e"
+    yield b"1 d7:command4:ping" + b"".join(b"4:%04d0:" % number for number in range(8000)) + b"e"
+    yield b"1 d7:command4:list5:limiti999999999ee"
+    yield b"x" * 60000
+    yield b"1 d7:command10:candidates10:candidatesl" + b"2:ab" * 14000 + b"ee"
+
+
+async def test_datagrams_that_are_bombs():
+    """Each is answered with an error or dropped, and the gateway answers the next ping at once."""
+    async with node() as there:
+        loop = asyncio.get_running_loop()
+        transport, raw = await loop.create_datagram_endpoint(Raw, remote_addr=there.server.address)
+        start = time.process_time()
+        for number, bomb in enumerate(_bombs()):
+            transport.sendto(bomb)
+            transport.sendto(b"p%d d7:command4:pinge" % number)
+            async with asyncio.timeout(5):
+                while not (answer := await raw.answers.get()).startswith(b"p%d " % number):
+                    assert len(answer) < 4096
+        assert time.process_time() - start < 3
+        transport.close()
+
+
+async def test_a_replayed_command_is_not_done_again():
+    """The same datagram again, from its port: the deletion of a call is no deletion of its successor."""
+    async with node() as there, ends() as (browser, _):
+        client = await there.client(watch=0)
+        await client.offer(OfferRequest("call", "web", browser.offer(), TOWARDS_IMS))
+        loop = asyncio.get_running_loop()
+        transport, raw = await loop.create_datagram_endpoint(Raw, remote_addr=there.server.address)
+        delete = messages.join("once", messages.request_message(DeleteRequest("call", delay=0)))
+        transport.sendto(delete)
+        first = await asyncio.wait_for(raw.answers.get(), 5)
+        assert there.gateway.sessions == 0
+        await client.offer(OfferRequest("call", "web", browser.offer(), TOWARDS_IMS))
+        for _ in range(3):
+            transport.sendto(delete)
+            assert await asyncio.wait_for(raw.answers.get(), 5) == first
+        assert there.gateway.sessions == 1 and there.server.repeated == 3
+        transport.close()
+
+
+async def test_candidates_cross_the_wire():
+    """Trickle ICE [A-IQ]: our own command; a call that is not there is told as such."""
+    async with node() as there, ends() as (browser, phone):
+        client = await there.client(watch=0)
+        local = browser.leg.local
+        request = CandidatesRequest("call", "web", local.ufrag, local.password.reveal(), local.candidates)
+        with pytest.raises(UnknownCallError):
+            await client.candidates(request)
+        pool = GatewayPool({"one": client})
+        with pytest.raises(UnknownCallError):
+            await pool.candidates(request)
+        await call(pool, browser, phone)
+        await pool.candidates(request)
+        assert there.gateway.counters["candidates"] == 2
+        await browser.until(Step.DTLS_CONNECTED)
 
 
 async def test_a_gateway_that_dies_is_noticed():

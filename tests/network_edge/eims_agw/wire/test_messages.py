@@ -4,14 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imskit.sdp.attributes import Candidate
 from imskit.sdp.description import SessionDescription
 from network_edge.eims_agw.wire import messages
 from network_edge.eims_agw.wire.errors import NgError
 from network_edge.eims_agw.wire.messages import ListRequest, Ping
 from network_edge.iq.gateway import (
     TOWARDS_IMS,
+    TOWARDS_IMS_SDES,
     TOWARDS_WEB,
     AnswerRequest,
+    CandidatesRequest,
     DeleteRequest,
     Dtls,
     Ice,
@@ -23,6 +26,8 @@ from network_edge.iq.gateway import (
 
 SDP = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
 
+CANDIDATE = Candidate.parse("1 1 udp 2130706431 192.0.2.9 4000 typ host")
+
 REQUESTS = [
     Ping(),
     ListRequest(5),
@@ -32,6 +37,9 @@ REQUESTS = [
     DeleteRequest("call", "a", "b", None, 0),
     DeleteRequest("call"),
     QueryRequest("call", "a"),
+    OfferRequest("call", "a", SessionDescription.parse(SDP), TOWARDS_IMS_SDES),
+    CandidatesRequest("call", "a", "ufrag", "x" * 24),
+    CandidatesRequest("call", "a", "ufrag", "x" * 24, (CANDIDATE, CANDIDATE), ended=True),
 ]
 
 
