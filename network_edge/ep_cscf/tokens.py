@@ -305,13 +305,16 @@ class WebSource:
             self._http = None
 
     async def _request(self, method: str, form: dict[str, str] | None) -> Mapping[str, Any]:
-        auth = aiohttp.BasicAuth(self._client[0], self._client[1].reveal()) if self._client is not None else None
+        headers = {"Accept": "application/json"}
+        if self._client is not None:
+            pair = f"{self._client[0]}:{self._client[1].reveal()}"
+            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         try:
             if self._http is None:
                 trust = ssl.create_default_context(cafile=str(self._ca) if self._ca else None)
                 self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust), timeout=_TIMEOUT)
             async with self._http.request(
-                method, self._url, data=form, auth=auth, allow_redirects=False, headers={"Accept": "application/json"}
+                method, self._url, data=form, allow_redirects=False, headers=headers
             ) as response:
                 if response.status != 200:
                     raise TokenSourceError(f"{self._url} says {response.status}")
