@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ from imskit.aka.challenge import AkaAlgorithm
 from imskit.config.model import setting
 from imskit.ipsec.algorithms import LAB_PAIRS, STANDARD_PAIRS, AlgorithmPair
 from imskit.ipsec.errors import IpsecError
-from simulators.ims_core.subscribers import SubscriberConfig
+from simulators.ims_core.subscribers import SubscriberConfig, WebSubscriberConfig
 from simulators.sockets import parse_address
 
 _SUBSCRIBERS = """\
@@ -54,6 +55,38 @@ class GmSecurityConfig:
         return (*named, *(pair for pair in more if pair not in named))
 
 
+_WEB_SUBSCRIBERS = """\
+subscribers without a card, and ranges of them:
+[[web_subscribers]]
+impi = "alice@ims.mnc001.mcc001.3gppnetwork.org"
+impus = ["sip:+15550400@ims.mnc001.mcc001.3gppnetwork.org", "tel:+15550400"]
+password = "of SIP digest"
+web_servers = ["portal.ims.example"]     who may vouch for her with a token
+[[web_subscribers]]
+impi = "guest!.*!@ims.mnc001.mcc001.3gppnetwork.org"
+impus = ["sip:guest!.*!@ims.mnc001.mcc001.3gppnetwork.org"]
+web_servers = ["portal.ims.example"]"""
+_EDGES = """\
+network edges (eP-CSCF) that may register users whom they have authenticated:
+[[edges]]
+address = "10.45.0.3"                    where their requests come from
+visited_network = "ims.mnc001.mcc001.3gppnetwork.org\""""
+
+
+@dataclass(frozen=True)
+class EdgeConfig:
+    """A trusted node that registers users in the name of IMS (TNA, TS 33.203 annex U)."""
+
+    address: str = setting("IP address that its requests come from")
+    visited_network: str = setting("its P-Visited-Network-ID")
+
+    def __post_init__(self) -> None:
+        try:
+            ip_address(self.address)
+        except ValueError:
+            raise ValueError("address must be an IP address") from None
+
+
 @dataclass(frozen=True)
 class CoreConfig:
     """IMS core for labs: P-CSCF, I-CSCF, S-CSCF and HSS in one process."""
@@ -65,6 +98,15 @@ class CoreConfig:
     s_cscf: str = setting("address of the S-CSCF", "127.0.0.1:0")
     algorithms: list[str] = setting(
         "digest algorithms offered at registration, the preferred first", factory=lambda: ["AKAv1-MD5"]
+    )
+    web_subscribers: list[WebSubscriberConfig] = setting(_WEB_SUBSCRIBERS, factory=list)
+    edges: list[EdgeConfig] = setting(_EDGES, factory=list)
+    digest_algorithms: list[str] = setting(
+        "digest algorithms offered to subscribers with a password, the preferred first (RFC 8760)",
+        factory=lambda: ["SHA-256", "MD5"],
+    )
+    entity_parameter: str = setting(
+        "parameter of Authorization that names the web server behind a token", "authorization-entity"
     )
     gm_security: GmSecurityConfig = setting("security agreements with UEs", factory=GmSecurityConfig)
     tls: list[str] = setting("addresses of the P-CSCF towards UEs with TLS, ADDR:PORT", factory=list)
@@ -87,3 +129,6 @@ class CoreConfig:
         for name in self.algorithms:
             if AkaAlgorithm.parse(name) is None:
                 raise ValueError(f"{name} is no AKA digest algorithm, such as AKAv1-MD5")
+        for name in self.digest_algorithms:
+            if name not in ("MD5", "SHA-256", "SHA-512-256"):
+                raise ValueError(f"digest_algorithms: {name} is none of MD5, SHA-256, SHA-512-256")

@@ -1,4 +1,4 @@
-"""The operator's hand on the core: who is registered, and ending a registration.  HTTP with JSON on a Unix socket."""
+"""The operator's hand on the core: who is registered, and who may vouch for whom.  HTTP with JSON on a Unix socket."""
 
 from __future__ import annotations
 
@@ -31,12 +31,24 @@ def application(core: ImsCore) -> web.Application:
             raise refusal(web.HTTPNotFound, str(error)) from None
         return web.json_response({"contacts": count})
 
+    async def web_servers(request: web.Request) -> web.Response:
+        body = await read_object(request)
+        impi, named = body.get("impi"), body.get("web_servers")
+        if not isinstance(impi, str) or not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+            raise refusal(web.HTTPBadRequest, "needs impi, and web_servers: a list of texts")
+        try:
+            core.allow_web_servers(impi, named)
+        except UnknownSubscriberError as error:
+            raise refusal(web.HTTPNotFound, str(error)) from None
+        return web.json_response({"web_servers": named})
+
     app = web.Application(client_max_size=64 * 1024)
     app.add_routes(
         [
             web.get("/registrations", registrations),
             web.get("/security", security),
             web.post("/deregister", deregister),
+            web.post("/web_servers", web_servers),
         ]
     )
     return app

@@ -18,8 +18,9 @@ from simulators.conference.engine.focus import HOST as CONFERENCE_HOST
 from simulators.conference.server import ConferenceServer
 from simulators.ims_core import hss_socket
 from simulators.ims_core.config import CoreConfig
+from simulators.ims_core.engine.i_cscf import TrustedEdge
 from simulators.ims_core.engine.p_cscf import PCscf, PCscfEvent, PCscfOutput
-from simulators.ims_core.engine.s_cscf import Deregister, SCscf, SCscfEvent, SCscfOutput
+from simulators.ims_core.engine.s_cscf import Deregister, SCscf, SCscfEvent, SCscfOutput, WebServersChanged
 from simulators.ims_core.engine.security_agreement import (
     GmMode,
     GmSecurityPolicy,
@@ -42,7 +43,7 @@ class ImsCore:
     def __init__(self, config: CoreConfig, random: Callable[[int], bytes] = secrets.token_bytes) -> None:
         """``random`` gives the RANDs; ``ValueError`` if two subscribers share an identity."""
         self._config = config
-        self._hss = Hss(config.subscribers, random)
+        self._hss = Hss(config.subscribers, random, web=config.web_subscribers)
         self._stack = AsyncExitStack()
         self._events = EventLog("core", config.events)
         self.conference: ConferenceServer | None = None
@@ -56,6 +57,8 @@ class ImsCore:
         """Where UEs reach the P-CSCF, once started."""
         self.tls: tuple[Address, ...] = ()
         """The same with TLS."""
+        self.core: Address = ("", 0)
+        """Where I-CSCF and S-CSCF are reached on Mw, once started."""
 
     async def start(self) -> None:
         """Open every socket; ``OSError`` if one cannot be had, ``IpsecError`` if this machine cannot do IPsec."""
@@ -69,6 +72,7 @@ class ImsCore:
         config = self._config
         self.gm = tuple(definite(parse_address(text)) for text in config.gm)
         mw, core = (Target("UDP", definite(parse_address(text))) for text in (config.mw, config.s_cscf))
+        self.core = core.address
         self._stack.callback(self._events.close)
 
         self.tls = tuple(definite(parse_address(text)) for text in config.tls)
@@ -84,6 +88,9 @@ class ImsCore:
             _tokens,
             protected_only=policy.mode is GmMode.REQUIRED,
             services=await self._application_servers(core),
+            edges=[TrustedEdge(edge.address, edge.visited_network) for edge in config.edges],
+            digest_algorithms=config.digest_algorithms,
+            entity_parameter=config.entity_parameter,
         )
         self._s_cscf = Endpoint(self._s_engine, self._from_s_cscf)
         self._stack.push_async_callback(self._s_cscf.close)
@@ -187,6 +194,14 @@ class ImsCore:
         count = len(known.bindings) if known is not None else 0
         s_cscf.handle(Deregister(subscriber, event))
         return count
+
+    def allow_web_servers(self, impi: str, web_servers: list[str]) -> None:
+        """Change who may vouch for a subscriber (Cx PPR); who may not any more is de-registered.
+
+        Raises ``UnknownSubscriberError``.
+        """
+        subscriber = self._hss.allow(impi, web_servers)
+        self._running().handle(WebServersChanged(subscriber))
 
     def _from_s_cscf(self, output: SCscfOutput) -> None:
         if isinstance(output, Step):

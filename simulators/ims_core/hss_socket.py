@@ -16,7 +16,7 @@ from aiohttp import web
 
 from imskit.aka.errors import AkaError
 from simulators.http_json import read_object, refusal
-from simulators.ims_core.subscribers import Hss, ResynchronisationError, UnknownSubscriberError
+from simulators.ims_core.subscribers import Hss, NoCardError, ResynchronisationError, UnknownSubscriberError
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def application(hss: Hss) -> web.Application:
             made = hss.vector(_text(body, "impi"), _resynchronisation(body.get("resync")))
         except UnknownSubscriberError as error:
             raise refusal(web.HTTPNotFound, str(error)) from None
-        except (ResynchronisationError, AkaError) as error:
+        except (ResynchronisationError, NoCardError, AkaError) as error:
             _log.warning("no vector: %s", error)
             raise refusal(web.HTTPForbidden, str(error)) from None
         return web.json_response(

@@ -18,6 +18,8 @@ from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.ims_headers import PChargingVector
 from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri, uri_equal
+from simulators.ims_core.engine.digest_login import DigestLogin
+from simulators.ims_core.engine.i_cscf import AUTHENTICATED
 from simulators.ims_core.subscribers import Hss, ResynchronisationError, Subscriber, UnknownSubscriberError
 
 _log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ MAXIMUM_PENDING = 10_000
 """Challenges that wait for an answer, of all subscribers."""
 _PENDING_EACH = 8
 """The same of one subscriber: nobody can push out the challenges of others."""
-_UNDERSTOOD = frozenset({"path"})
+_UNDERSTOOD = frozenset({"path", "outbound"})
 """Option tags that a REGISTER may require."""
 _OVER_TLS = ("AKAv2-SHA-256",)
 """Algorithms for a UE that comes over TLS (TS 24.229 clause 5.4.1.2.1, TS 33.203 annex X)."""
@@ -52,6 +54,8 @@ class Binding:
     expires_at: float
     call_id: str
     sequence: int
+    web_server: str = ""
+    """Who has vouched for the user, where nobody has asked a card or for a password (TNA)."""
 
     @property
     def preference(self) -> float:
@@ -105,8 +109,14 @@ class Registrar:
         tokens: Tokens,
         *,
         protected_only: bool = False,
+        digest_algorithms: Sequence[str] = ("SHA-256", "MD5"),
+        entity_parameter: str = "authorization-entity",
     ) -> None:
-        """``protected_only``: a challenge is answered inside a security agreement or TLS, or in vain."""
+        """``protected_only``: a challenge is answered inside a security agreement or TLS, or in vain.
+
+        ``digest_algorithms`` are for subscribers with a password.  ``entity_parameter`` of Authorization names the web
+        server that vouches for a user.
+        """
         for name in algorithms:
             if AkaAlgorithm.parse(name) is None:
                 raise ValueError(f"{name} is no AKA digest algorithm")
@@ -116,6 +126,8 @@ class Registrar:
         self._protected_only = protected_only
         self._service_route = service_route
         self._tokens = tokens
+        self._entity_parameter = entity_parameter
+        self._passwords = DigestLogin(domain, digest_algorithms, tokens)
         self._pending: OrderedDict[tuple[str, str], _Pending] = OrderedDict()
         self._registered: dict[str, RegisteredSubscriber] = {}
         self.events: list[RegistrationEvent] = []
@@ -166,6 +178,10 @@ class Registrar:
             return _refuse(request, 403, "the public identity in To does not belong to the private identity")
         waiting = self._pending.get((subscriber.impi, request.call_id))
         protection = (credentials.get("integrity-protected") if credentials else None) or "no"
+        if credentials is not None and protection == AUTHENTICATED:
+            return self._vouched_for(request, credentials, subscriber, now)
+        if not subscriber.has_card:
+            return self._with_password(request, credentials, subscriber, now)
         algorithms = _OVER_TLS if protection == "tls-connected" else self._algorithms
         answers = (
             credentials is not None
@@ -189,6 +205,44 @@ class Registrar:
                 return _refuse(request, 403, "the card refuses every challenge")
             return self._challenge(request, subscriber, now, None, waiting.bad + 1, algorithms)
         return self._verify(request, credentials, waiting, now)
+
+    def _vouched_for(self, request: Request, credentials: Credentials, subscriber: Subscriber, now: float) -> Response:
+        """Take a user whom a trusted edge has authenticated, if the HSS lets that web server vouch for it.
+
+        TS 33.203 annex U, TS 29.228 6.5.2.5.  That the edge may be trusted has been seen to by the I-CSCF.
+        """
+        web_server = credentials.get(self._entity_parameter) or ""
+        if web_server not in subscriber.web_servers:
+            return _refuse(request, 403, "this web server may not vouch for the subscriber")
+        return self._bind(request, subscriber, now, web_server)
+
+    def _with_password(
+        self, request: Request, credentials: Credentials | None, subscriber: Subscriber, now: float
+    ) -> Response:
+        """SIP digest (TS 33.203 annex N)."""
+        if subscriber.password is None:
+            return _refuse(request, 403, "the subscriber has neither card nor password")
+        judged = self._passwords.judge(request, credentials, subscriber.impi, subscriber.password, now)
+        if isinstance(judged, Response):
+            _log.info("%r: %d %s to its digest", subscriber.impi, judged.status, judged.reason)
+            return judged
+        response = self._bind(request, subscriber, now)
+        if response.success:
+            response.headers.add("Authentication-Info", digest.authentication_info(judged, subscriber.password))
+        return response
+
+    def disallow(self, subscriber: Subscriber) -> int:
+        """End what web servers that may not vouch any more have registered (Cx PPR); returns how many contacts."""
+        known = self._registered.get(subscriber.impi)
+        gone = [
+            binding
+            for binding in (known.bindings if known else ())
+            if binding.web_server and binding.web_server not in subscriber.web_servers
+        ]
+        for binding in gone:
+            assert known is not None
+            self._drop(known, binding, "rejected")
+        return len(gone)
 
     def _refusal(self, request: Request) -> Response | None:
         """What is wrong with a REGISTER whoever sends it."""
@@ -284,7 +338,7 @@ class Registrar:
 
     # ---- bindings ---------------------------------------------------------------------------------------------------
 
-    def _bind(self, request: Request, subscriber: Subscriber, now: float) -> Response:
+    def _bind(self, request: Request, subscriber: Subscriber, now: float, web_server: str = "") -> Response:
         """Take the contacts of an authenticated REGISTER, all of them or none (RFC 3261 section 10.3)."""
         contacts = request.contacts
         known = self._registered.get(subscriber.impi) or RegisteredSubscriber(subscriber)
@@ -308,6 +362,7 @@ class Registrar:
                 now + seconds,
                 request.call_id,
                 request.cseq.number,
+                web_server,
             )
             if old is not None:
                 known.bindings.remove(old)
@@ -351,6 +406,9 @@ class Registrar:
         for hop in request.path:
             response.headers.add("Path", hop)
         response.headers.add("Service-Route", f"<{self._service_route}>")
+        contacts = request.contacts
+        if contacts != "*" and any("reg-id" in each.parameters for each in contacts) and _outbound(request):
+            response.headers.add("Require", "outbound")  # RFC 5626 section 6
         if known.subscriber.usable:
             identities = ", ".join(f"<{str.__str__(impu)}>" for impu in known.subscriber.usable)
             response.headers.add("P-Associated-URI", identities)

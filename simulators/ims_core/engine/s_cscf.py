@@ -27,8 +27,10 @@ from imskit.sip.engine.proxy_routing import literal_destination
 from imskit.sip.engine.proxy_routing import next_hop as following_hop
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Address, Target
+from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri, TelUri
+from simulators.ims_core.engine.i_cscf import TrustDomain, TrustedEdge
 from simulators.ims_core.engine.reg_event import RegEventNotifier
 from simulators.ims_core.engine.registrar import RegisteredSubscriber, Registrar
 from simulators.ims_core.engine.steps import CallSteps, Step
@@ -51,7 +53,14 @@ class Deregister:
     """What reg-event tells of its contacts: ``deactivated``, ``rejected`` … (RFC 3680 section 5.3)."""
 
 
-type SCscfEvent = ProxyEvent | Deregister
+@dataclass(frozen=True, slots=True)
+class WebServersChanged:
+    """The HSS lets other web servers vouch for a subscriber than before (Cx PPR)."""
+
+    subscriber: Subscriber
+
+
+type SCscfEvent = ProxyEvent | Deregister | WebServersChanged
 type SCscfOutput = ProxyOutput | Step
 
 
@@ -72,14 +81,18 @@ class SCscf:
         *,
         protected_only: bool = False,
         services: Mapping[str, Target] | None = None,
+        edges: Iterable[TrustedEdge] = (),
+        digest_algorithms: Sequence[str] = ("SHA-256", "MD5"),
+        entity_parameter: str = "authorization-entity",
     ) -> None:
         """``p_cscfs`` are the Mw addresses of the proxies: nothing leaves to anybody else but ``services``.
 
         Those are application servers that own a host name: requests to it go there (public service identities,
-        TS 23.228 clause 5.4.12).  ``protected_only`` as in `Registrar`.
+        TS 23.228 clause 5.4.12).  ``edges`` may register users whom they have authenticated.  The rest is as in
+        `Registrar`.
         """
         self._services = {host.lower(): target for host, target in (services or {}).items()}
-        self._p_cscfs = frozenset(p_cscfs)
+        self._trust = TrustDomain(p_cscfs, edges)
         host, port = own.address
         self._uri = SipUri("sip", None, None, host, port).with_parameter("lr")
         self._hss = hss
@@ -87,7 +100,16 @@ class SCscf:
         self._tokens = tokens
         self._to_send: list[Request] = []
         service_route = f"sip:{_ORIGINATING}@{host}:{port};lr"
-        self.registrar = Registrar(hss, domain, algorithms, service_route, tokens, protected_only=protected_only)
+        self.registrar = Registrar(
+            hss,
+            domain,
+            algorithms,
+            service_route,
+            tokens,
+            protected_only=protected_only,
+            digest_algorithms=digest_algorithms,
+            entity_parameter=entity_parameter,
+        )
         self._notifier = RegEventNotifier(
             f"<sip:{host}:{port}>", tokens, self.registrar.registration, self._to_send.append
         )
@@ -105,6 +127,8 @@ class SCscf:
         """Take in one event."""
         if isinstance(event, Deregister):
             self.registrar.deregister(event.subscriber, event.event)
+        elif isinstance(event, WebServersChanged):
+            self.registrar.disallow(event.subscriber)
         else:
             if isinstance(event, Tick):
                 self.registrar.expire(now)
@@ -178,6 +202,8 @@ class SCscf:
             return Respond(asked.context, response_to(request, error.status, error.reason))
 
     def _register(self, asked: RouteRequest, now: float) -> Respond:
+        if (refusal := self._trust.refusal(asked.request, asked.flow.remote)) is not None:
+            return _refuse(asked, 403, refusal)
         response = self.registrar.handle(asked.request, now)
         if not response.success:
             subscriber = self._hss.by_uri(asked.request.to.uri)
@@ -200,7 +226,7 @@ class SCscf:
             return self._answer_subscribe(asked, self._notifier.refresh(request, now))
         hop = following_hop(request) if request.routes else None
         target = literal_destination(hop) if hop is not None else None
-        if not asked.own_routes or (service is None and (target is None or target.address not in self._p_cscfs)):
+        if not asked.own_routes or (service is None and (target is None or not self._trust.reaches(target.address))):
             return _refuse(asked, 481, "no dialog leads this way")
         if request.method == "BYE":
             self._note_call("bye", request)
@@ -276,7 +302,8 @@ class SCscf:
         if subscriber is None:
             return _refuse(asked, 404, "no subscriber has this identity")
         asserted = request.addresses("P-Asserted-Identity")
-        if not asserted or self._hss.by_uri(asserted[0].uri) is not subscriber:
+        by_edge = self._trust.edge(asked.flow.remote) is not None and _names(asserted, asked.flow.remote[0])
+        if not by_edge and (not asserted or self._hss.by_uri(asserted[0].uri) is not subscriber):
             return _refuse(asked, 403, "a registration is shown to its own user only")
         return self._answer_subscribe(asked, self._notifier.subscribe(request, subscriber, now))
 
@@ -292,6 +319,12 @@ _RECORDED = frozenset({"INVITE", "SUBSCRIBE", "REFER"})
 def _package(request: Request) -> str:
     event = request.event
     return event.package.lower() if event is not None else ""
+
+
+def _names(asserted: Sequence[NameAddr], host: str) -> bool:
+    """Whether an edge asserts itself: it may see the registrations of its users (TS 24.229 clause 5.2.3)."""
+    uri = asserted[0].uri if asserted else None
+    return isinstance(uri, SipUri) and uri.user is None and uri.host.strip("[]") == host
 
 
 def _refuse(asked: RouteRequest, status: int, words: str) -> Respond:
