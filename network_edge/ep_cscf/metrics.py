@@ -20,6 +20,7 @@ _HELP = {
     "registrations": "Clients that are registered",
     "calls": "Calls that have begun and not ended",
     "connections": "WebSocket connections",
+    "connections_refused": "WebSocket connections that were too many, since the start",
     "draining": "1: no new calls and registrations",
 }
 

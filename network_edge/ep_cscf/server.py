@@ -56,6 +56,10 @@ from network_edge.sockets import definite
 
 _log = logging.getLogger(__name__)
 
+_MAXIMUM_MESSAGE = 65_536
+_MAXIMUM_MALFORMED = 50
+_GAUGES = ("registrations", "calls", "connections", "connections_refused", "draining")
+
 
 class EpCscfError(Exception):
     """The eP-CSCF cannot start; the text says why and what to do."""
@@ -120,6 +124,9 @@ class EpCscfServer:
             connections=config.connections,
             connect_seconds=config.handshake_seconds,
             ping_seconds=config.ping_seconds,
+            websockets_per_address=config.connections_per_address,
+            websocket_bytes=_MAXIMUM_MESSAGE,
+            websocket_malformed=_MAXIMUM_MALFORMED,
         )
         engine = EpCscf(
             tuple(address for _, address in w2),
@@ -146,6 +153,8 @@ class EpCscfServer:
                     "the way reads and takes over registrations",
                     *bound,
                 )
+        self._sweep_later()
+        self._stack.callback(self._stop_sweeping)
         await self._start_health()
 
     def _listeners(self) -> tuple[tuple[str, list[str]], ...]:
@@ -276,6 +285,21 @@ class EpCscfServer:
             self.metrics.refusals.labels("origin").inc()
             return 403, "this is for pages of the operator, not for this Origin"
         return None
+
+    def _sweep_later(self) -> None:
+        self._sweeper = asyncio.get_running_loop().call_later(self._config.idle_seconds / 4, self._sweep)
+
+    def _stop_sweeping(self) -> None:
+        self._sweeper.cancel()
+
+    def _sweep(self) -> None:
+        """Close the connections that are of no use: nobody is registered on them, and nothing is said."""
+        assert self._engine is not None
+        for flow in self._running.transports.silent_clients(self._config.idle_seconds):
+            if not self._engine.registered(flow):
+                self.metrics.refusals.labels("idle").inc()
+                self._running.transports.drop(flow, "nobody registers here")
+        self._sweep_later()
 
     # ---- what the engine says ------------------------------------------------------------------------------------
 
@@ -427,13 +451,14 @@ class EpCscfServer:
             "draining": self._draining,
             "registrations": self.registrations,
             "calls": self.calls,
-            "connections": self._engine.flows if self._engine is not None else 0,
+            "connections": self._endpoint.transports.clients if self._endpoint is not None else 0,
+            "connections_refused": self._endpoint.transports.refused if self._endpoint is not None else 0,
             "gateways": gateways,
         }
 
     def _gauges(self) -> dict[str, float]:
         state = self.state()
-        return {name: float(cast(int, state[name])) for name in ("registrations", "calls", "connections", "draining")}
+        return {name: float(cast(int, state[name])) for name in _GAUGES}
 
     @property
     def _running(self) -> Endpoint[EpCscfEvent, EpCscfOutput]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -64,6 +64,8 @@ class Endpoint[Event, Output]:
         self._closed = False
         self._complaints = 0
         self._complaint_window = 0.0
+        self._malformed: Counter[int] = Counter()
+        """Messages that could not be read, by the connection that they came on."""
         self._waiting: dict[Target, list[tuple[bytes, Callable[[str], None]]]] = {}
         self._reached: OrderedDict[Target, tuple[Target, float]] = OrderedDict()
 
@@ -241,9 +243,15 @@ class Endpoint[Event, Output]:
         self._complain(flow, error, answer)
         if answer is not None and not self._closed:
             self.transports.send(answer.encode(), flow, lambda _: None)
+        if flow.transport in ("WS", "WSS") and (most := self.transports.limits.websocket_malformed):
+            self._malformed[flow.id] += 1
+            if self._malformed[flow.id] == most:
+                _log.warning("%s is closed: %d messages could not be read", flow, self._malformed[flow.id])
+                self.transports.drop(flow, "too many messages that cannot be read")
 
     def closed(self, flow: Flow, reason: str) -> None:
         """Tell the engine that a connection is gone."""
+        self._malformed.pop(flow.id, None)
         self._deliver(FlowClosed(flow, reason))
 
     def _complain(self, flow: Flow, error: SipParseError, answer: Response | None) -> None:

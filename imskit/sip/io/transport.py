@@ -15,12 +15,13 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Literal, Protocol
 
 from imskit.sip.io.sockets import Binding
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Address, Flow, ProtectedPorts, Target, Transport
+from imskit.sip.wire.message import MAXIMUM_BODY, MAXIMUM_HEAD
 from imskit.tasks import spawn
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,12 @@ class Limits:
 
     connections: int = 10_000
     """Connections accepted at a time; more are closed at once."""
+    websockets_per_address: int = 0
+    """WebSocket connections from one IP address, or from one /64 of IPv6, with their handshakes; 0: no bound."""
+    websocket_bytes: int = MAXIMUM_HEAD + MAXIMUM_BODY
+    """Length of a WebSocket message; a longer one ends its connection (RFC 6455 section 7.4.1, 1009)."""
+    websocket_malformed: int = 0
+    """Messages on one WebSocket connection that cannot be read, until it is closed; 0: no bound."""
     connect_seconds: float = 10.0
     """For a connection with its TLS and WebSocket handshakes."""
     stall_seconds: float = 30.0
@@ -72,6 +79,8 @@ class Link(ABC):
     """One connection: TCP, TLS or WebSocket."""
 
     flow: Flow
+    heard_at: float = 0.0
+    """When a message came last, by the loop's clock; kept for WebSocket."""
     outgoing: Target | None = None
     """For what target it was made; ``None``: the peer made it."""
 
@@ -105,6 +114,15 @@ def peer_address(name: object) -> Address:
             host = host[7:]
         return host, int(name[1])
     return "", 0
+
+
+def source_key(address: Address) -> str:
+    """Return what stands for one peer: its IPv4 address, the /64 network of an IPv6 one."""
+    try:
+        parsed = ip_address(address[0])
+    except ValueError:
+        return address[0]
+    return str(ip_network((parsed, 64), strict=False)) if isinstance(parsed, IPv6Address) else address[0]
 
 
 class Transports:
@@ -362,6 +380,25 @@ class Transports:
         if self._client_tls is None:
             self._client_tls = ssl.create_default_context()
         return self._client_tls
+
+    def silent_clients(self, seconds: float) -> list[Flow]:
+        """Return the WebSocket connections of clients on which no SIP message has come for so long."""
+        before = asyncio.get_running_loop().time() - seconds
+        return [
+            link.flow
+            for link in self._links.values()
+            if link.outgoing is None and link.flow.transport in ("WS", "WSS") and link.heard_at < before
+        ]
+
+    @property
+    def clients(self) -> int:
+        """WebSocket connections that clients have made, with those in their handshake."""
+        return self._websockets.accepted
+
+    @property
+    def refused(self) -> int:
+        """WebSocket connections that were too many, since the start."""
+        return self._websockets.refused
 
     # ---- what links report -----------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ import asyncio
 import http
 import logging
 import ssl
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -18,10 +18,9 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response as HttpResponse
 from websockets.typing import Subprotocol
 
-from imskit.sip.io.transport import Link, TransportError, next_flow_id, peer_address
+from imskit.sip.io.transport import Link, TransportError, next_flow_id, peer_address, source_key
 from imskit.sip.wire.flow import Address, Flow, Target, Transport
 from imskit.sip.wire.grammar import host_port
-from imskit.sip.wire.message import MAXIMUM_BODY, MAXIMUM_HEAD
 from imskit.tasks import spawn
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ _library_log = logging.getLogger(f"{__name__}.library")
 _library_log.setLevel(logging.WARNING)
 
 _SIP = Subprotocol("sip")
-_MAXIMUM = MAXIMUM_HEAD + MAXIMUM_BODY
 
 
 class WebSocketTransport:
@@ -42,6 +40,11 @@ class WebSocketTransport:
     def __init__(self, owner: Transports) -> None:
         self._owner = owner
         self._servers: list[Server] = []
+        self._sources: Counter[str] = Counter()
+        self.accepted = 0
+        """Connections that clients have made, from their first byte in clear on."""
+        self.refused = 0
+        """Connections that were too many."""
 
     async def listen(self, address: Address, tls: ssl.SSLContext | None, check: HandshakeCheck | None) -> Address:
         """Start a listener and return its address."""
@@ -57,6 +60,7 @@ class WebSocketTransport:
         server = await serve(
             serve_one,
             *address,
+            create_connection=_counting(self._enter, self._leave),
             ssl=tls,
             process_request=judge,
             select_subprotocol=_select,
@@ -66,7 +70,7 @@ class WebSocketTransport:
             ping_interval=limits.ping_seconds,
             ping_timeout=limits.ping_seconds,
             close_timeout=1.0,
-            max_size=_MAXIMUM,
+            max_size=limits.websocket_bytes,
             logger=_library_log,
         )
         self._servers.append(server)
@@ -92,7 +96,7 @@ class WebSocketTransport:
                 ping_interval=limits.ping_seconds,
                 ping_timeout=limits.ping_seconds,
                 close_timeout=1.0,
-                max_size=_MAXIMUM,
+                max_size=limits.websocket_bytes,
                 logger=_library_log,
             )
         except InvalidHandshake as error:
@@ -110,6 +114,28 @@ class WebSocketTransport:
         for server in self._servers:
             server.close(close_connections=False)
         self._servers.clear()
+
+    def _enter(self, source: str) -> bool:
+        """Count a connection; false, uncounted, if there are too many."""
+        limits = self._owner.limits
+        too_many = 0 < limits.websockets_per_address <= self._sources[source]
+        if too_many or self.accepted >= limits.connections:
+            if not self._sources[source]:
+                del self._sources[source]
+            self.refused += 1
+            if self.refused & (self.refused - 1) == 0:  # the 1st, 2nd, 4th, 8th … so that a flood fills no log
+                whose = f"from {source}" if too_many else "in all"
+                _log.warning("too many WebSocket connections %s: %d were refused", whose, self.refused)
+            return False
+        self._sources[source] += 1
+        self.accepted += 1
+        return True
+
+    def _leave(self, source: str) -> None:
+        self.accepted -= 1
+        self._sources[source] -= 1
+        if not self._sources[source]:
+            del self._sources[source]
 
     def _judge(
         self, connection: ServerConnection, request: HttpRequest, check: HandshakeCheck | None
@@ -136,6 +162,29 @@ def _select(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol:
     return _SIP
 
 
+def _counting(enter: Callable[[str], bool], leave: Callable[[str], None]) -> type[ServerConnection]:
+    """Return connections that are counted before anything of them is read: one that is too many ends at once."""
+
+    class Counted(ServerConnection):
+        source = ""
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            source = source_key(peer_address(transport.get_extra_info("peername")))
+            if enter(source):
+                self.source = source
+            else:
+                self.transport.abort()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if self.source:
+                leave(self.source)
+                self.source = ""
+
+    return Counted
+
+
 class WebSocketLink(Link):
     """One WebSocket connection."""
 
@@ -158,6 +207,7 @@ class WebSocketLink(Link):
         self._unsent: deque[str | bytes] = deque()
         self._unsent_bytes = 0
         self._wake = asyncio.Event()
+        self.heard_at = asyncio.get_running_loop().time()
         self._reason = ""
         self._done = asyncio.Event()
         owner.opened(self)
@@ -213,6 +263,7 @@ class WebSocketLink(Link):
             if data == b"\r\n\r\n" and not self._reason:
                 self.send(b"\r\n")
             return
+        self.heard_at = asyncio.get_running_loop().time()
         self._owner.receiver.received(data, self.flow)
 
     async def _write(self) -> None:

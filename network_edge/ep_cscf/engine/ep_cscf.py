@@ -159,6 +159,10 @@ class EpCscf:
         """How many connections of clients have sent something and live."""
         return len(self._flows)
 
+    def registered(self, flow: Flow) -> bool:
+        """Whether anybody is registered on this connection."""
+        return bool(self._bindings.on(flow))
+
     @property
     def dialogs(self) -> int:
         """How many dialogs run through here."""

@@ -145,3 +145,58 @@ async def test_no_content_in_the_log(make_side: Callable[..., Any], caplog: pyte
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("imskit")]
     assert any("opened WS" in line for line in ours)
     assert not any("verysecret" in line or "MESSAGE" in line for line in ours)
+
+
+async def test_connections_from_one_address_are_bounded(make_side: Callable[..., Any]) -> None:
+    """A-EPCSCF: one that is too many ends before its handshake; the place of one that has gone is free again."""
+    server, heard = make_side(websockets_per_address=2)
+    where = await url(server)
+    async with connect(where, subprotocols=SIP) as first:
+        async with connect(where, subprotocols=SIP) as second:
+            assert server.clients == 2
+            with pytest.raises((InvalidHandshake, OSError, EOFError)):
+                await connect(where, subprotocols=SIP)
+            assert (server.clients, server.refused) == (2, 1)
+            await second.close()
+        await heard.ends.get()
+        async with connect(where, subprotocols=SIP) as third:
+            await third.send(MESSAGE)
+            assert (await heard.messages.get())[0] == MESSAGE
+        await first.send(MESSAGE)
+        assert (await heard.messages.get())[0] == MESSAGE
+
+
+async def test_unfinished_handshakes_count_and_end(make_side: Callable[..., Any]) -> None:
+    """A-EPCSCF, slow-loris: who drips a handshake takes a place, and loses it when the time is over."""
+    server, _ = make_side(websockets_per_address=1, connect_seconds=0.2)
+    host, port = await server.listen("WS", ("127.0.0.1", 0))
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ")
+    with pytest.raises((InvalidHandshake, OSError, EOFError)):
+        await connect(f"ws://{host}:{port}/", subprotocols=SIP)
+    assert await reader.read() == b""
+    writer.close()
+    assert server.clients == 0
+    async with connect(f"ws://{host}:{port}/", subprotocols=SIP):
+        assert server.clients == 1
+
+
+async def test_who_says_nothing_is_known(make_side: Callable[..., Any]) -> None:
+    server, heard = make_side()
+    async with connect(await url(server), subprotocols=SIP) as browser:
+        await browser.send(MESSAGE)
+        _, flow = await heard.messages.get()
+        assert server.silent_clients(60.0) == []
+        assert server.silent_clients(-1.0) == [flow]
+
+
+async def test_a_message_that_is_too_long_ends_the_connection(make_side: Callable[..., Any]) -> None:
+    """A-EPCSCF: RFC 6455 section 7.4.1."""
+    server, heard = make_side(websocket_bytes=1000)
+    async with connect(await url(server), subprotocols=SIP) as browser:
+        await browser.send(MESSAGE + b"x" * 1000)
+        with pytest.raises(ConnectionClosed) as caught:
+            await browser.recv()
+    assert caught.value.rcvd is not None and caught.value.rcvd.code == 1009
+    await heard.ends.get()
+    assert heard.messages.empty()
