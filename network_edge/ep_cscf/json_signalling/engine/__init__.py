@@ -1,0 +1,1 @@
+"""A WIC inside the edge for each JSON client."""

@@ -1,0 +1,1 @@
+"""What a JSON client and the edge say to each other."""
