@@ -1,24 +1,41 @@
-"""For tests with a browser: a Chromium with a known voice, and pages with a library of npm on them."""
+"""What interop tests share: a Chromium that sings, pages with a library of npm, an edge in its world, SIPp, rtpengine."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import re
 import secrets
 import socket
 import struct
+import tempfile
 import wave
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from aiohttp import web
 from playwright.async_api import Browser, Page, async_playwright
 
+from imskit.media.python_plane import PythonPlane
+from imskit.secrets import Secret
 from imskit.tasks import spawn
+from network_edge.eims_agw.call_media import MediaNode, Network
+from network_edge.eims_agw.gateway import Gateway, Limits
+from network_edge.ep_cscf.config import EpCscfConfig, MwConfig
+from network_edge.ep_cscf.server import EpCscfServer
+from network_edge.iq.gateway import GatewayUnavailableError
+from network_edge.iq.ng_gateway import NgGateway
+from simulators.ims_core.config import CoreConfig, EdgeConfig
+from simulators.ims_core.core import ImsCore
+from simulators.ims_core.subscribers import SubscriberConfig, WebSubscriberConfig
 from simulators.lab.browser import FLAGS, find_chromium
+from simulators.lab.certificates import Authority
+from simulators.phone.config import PhoneConfig
+from simulators.phone.phone import Phone
 
 ROOT = Path(__file__).parents[2]
 BROWSER_TONE = 600.0
@@ -121,6 +138,8 @@ async def stock_page(chromium: Browser, tmp_path: Path) -> AsyncIterator[Callabl
 
 _DOMAIN = "ims.mnc001.mcc001.3gppnetwork.org"
 _CORE = "127.0.0.2"
+_PHONE = f"001010000000002@{_DOMAIN}"
+_K, _OPC = Secret("465b5ce8b199b49faa5f0a2ee238a6bc"), Secret("cd63cb71954a9f4e48a5994e37a02baf")
 
 
 def free_port(host: str) -> int:
@@ -195,3 +214,152 @@ class SippCore:
 def sipp_core(tmp_path: Path) -> SippCore:
     """SIPp in the core's place; set ``edge`` to the eP-CSCF's address on Mw before it plays."""
     return SippCore(tmp_path)
+
+
+@pytest.fixture
+async def rtpengine() -> AsyncIterator[tuple[NgGateway, asyncio.subprocess.Process]]:
+    """rtpengine in user space on loopback, answering."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as directory:
+        process = await asyncio.create_subprocess_exec(
+            "rtpengine", "--config-file=none", "--table=-1", "--interface=127.0.0.1",
+            f"--listen-ng=127.0.0.1:{port}", "--port-min=31000", "--port-max=31998", "--foreground", "--log-stderr",
+            "--log-level=2", f"--pidfile={Path(directory) / 'pid'}", "--delete-delay=0",
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        gateway = await NgGateway.connect("127.0.0.1", port, timeout=1.0, watch=0.2)
+        try:
+            async with asyncio.timeout(30):
+                while True:
+                    try:
+                        await gateway.ping()
+                        break
+                    except GatewayUnavailableError:
+                        assert process.returncode is None, "rtpengine does not start"
+            yield gateway, process
+        finally:
+            await gateway.close()
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+
+PHONE_TONE = 900.0
+"""What the phone speaks, Hz."""
+
+
+class EdgeWorld:
+    """A core, a VoLTE phone (+15550200) and a network edge with its media gateway, on loopback."""
+
+    def __init__(self, core: ImsCore, phone: Phone, edge: EpCscfServer, gateway: Gateway, folder: Path) -> None:
+        self.core, self.phone, self.edge, self.gateway = core, phone, edge, gateway
+        self.folder = folder
+        self.domain = _DOMAIN
+
+    @property
+    def account(self) -> dict[str, str]:
+        """What a page needs to register +15550400 by SIP digest."""
+        return {
+            "server": f"wss://127.0.0.1:{self.edge.wss[0][1]}",
+            "uri": f"sip:+15550400@{_DOMAIN}",
+            "user": f"web@{_DOMAIN}",
+            "password": "correct horse",
+        }
+
+    async def until(self, condition: Callable[[], bool], within: float = 20.0) -> None:
+        """Wait for what nobody tells: the inside of core, phone and gateway."""
+        async with asyncio.timeout(within):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    def phone_is(self, state: str) -> bool:
+        """Whether the phone's call is ``alerting``, ``up`` … or ``idle``."""
+        return (self.phone.status()["call"] or {}).get("state", "idle") == state
+
+    async def phone_hears(self, hertz: float, within: float = 30.0) -> None:
+        """Wait until the strongest frequency of the last second that the phone recorded is this one."""
+        heard = 0.0
+        try:
+            async with asyncio.timeout(within):
+                while abs(heard - hertz) > 20:
+                    await asyncio.sleep(0.2)
+                    with contextlib.suppress(FileNotFoundError):
+                        heard = _pitch((self.folder / "heard.wav").read_bytes()[44:])
+        except TimeoutError:
+            raise AssertionError(f"the phone hears {heard:.0f} Hz, not {hertz:.0f}") from None
+
+
+def _pitch(data: bytes) -> float:
+    samples = np.frombuffer(data[: len(data) // 2 * 2], np.int16)[-16000:].astype(float)
+    if len(samples) < 16000 or np.abs(samples).max() < 500:
+        return 0.0
+    return float(np.argmax(np.abs(np.fft.rfft(samples * np.hanning(len(samples))))))
+
+
+@pytest.fixture
+async def edge_world(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Make the world for the pages of the given origins; the phone is registered when it is there."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(*origins: str) -> EdgeWorld:
+            core = ImsCore(
+                CoreConfig(
+                    _DOMAIN,
+                    ["127.0.0.1:0"],
+                    [SubscriberConfig(_PHONE, [f"sip:+15550200@{_DOMAIN}", "tel:+15550200"], k=_K, opc=_OPC)],
+                    web_subscribers=[
+                        WebSubscriberConfig(
+                            f"web@{_DOMAIN}",
+                            [f"sip:+15550400@{_DOMAIN}", "tel:+15550400"],
+                            password=Secret("correct horse"),
+                        )
+                    ],
+                    edges=[EdgeConfig("127.0.0.1", _DOMAIN)],
+                    # JsSIP and SIP.js look at the first challenge only and know no other algorithm.
+                    digest_algorithms=["MD5"],
+                )
+            )
+            await core.start()
+            stack.push_async_callback(core.close)
+            phone = Phone(
+                PhoneConfig(
+                    impi=_PHONE,
+                    impus=[f"sip:+15550200@{_DOMAIN}"],
+                    domain=_DOMAIN,
+                    k=_K,
+                    opc=_OPC,
+                    address="127.0.0.1",
+                    port=0,
+                    p_cscf="{}:{}".format(*core.gm[0]),
+                    answer_after=0.3,
+                    play=write_tone(tmp_path / "phone.wav", PHONE_TONE, 16000),
+                    loop=True,
+                    record=tmp_path / "heard.wav",
+                )
+            )
+            await phone.start()
+            stack.push_async_callback(phone.close)
+            network = Network("127.0.0.1", range(30000, 39998))
+            gateway = Gateway(MediaNode(PythonPlane(), network, network), Limits(grace=0.0))
+            stack.push_async_callback(gateway.close)
+            certificate, key = Authority.create("edge", tmp_path / "ca").server("ws.ims.example")
+            edge = EpCscfServer(
+                EpCscfConfig(
+                    home_domain=_DOMAIN,
+                    mw=MwConfig(address="127.0.0.1:0", core="{}:{}".format(*core.core)),
+                    wss=["127.0.0.1:0"],
+                    certificate=certificate,
+                    key=key,
+                    origins=list(origins),
+                ),
+                gateway=gateway,
+            )
+            await edge.start()
+            stack.push_async_callback(edge.close)
+            world = EdgeWorld(core, phone, edge, gateway, tmp_path)
+            await world.until(lambda: phone.status()["registration"] == "registered")
+            return world
+
+        yield make
