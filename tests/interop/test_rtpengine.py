@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
-import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +16,6 @@ from network_edge.iq.gateway import (
     TOWARDS_WEB,
     AnswerRequest,
     DeleteRequest,
-    GatewayUnavailableError,
     Loss,
     MediaLost,
     OfferRequest,
@@ -33,36 +29,6 @@ pytestmark = [
     pytest.mark.interop,
     pytest.mark.skipif(shutil.which("rtpengine") is None, reason="rtpengine-daemon is not installed"),
 ]
-
-
-@pytest.fixture
-async def rtpengine() -> AsyncIterator[tuple[NgGateway, asyncio.subprocess.Process]]:
-    """rtpengine in user space on loopback, answering."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as directory:
-        process = await asyncio.create_subprocess_exec(
-            "rtpengine", "--config-file=none", "--table=-1", "--interface=127.0.0.1",
-            f"--listen-ng=127.0.0.1:{port}", "--port-min=31000", "--port-max=31998", "--foreground", "--log-stderr",
-            "--log-level=2", f"--pidfile={Path(directory) / 'pid'}", "--delete-delay=0",
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        gateway = await NgGateway.connect("127.0.0.1", port, timeout=1.0, watch=0.2)
-        try:
-            async with asyncio.timeout(30):
-                while True:
-                    try:
-                        await gateway.ping()
-                        break
-                    except GatewayUnavailableError:
-                        assert process.returncode is None, "rtpengine does not start"
-            yield gateway, process
-        finally:
-            await gateway.close()
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
 
 
 @pytest.fixture
