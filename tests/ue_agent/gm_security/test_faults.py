@@ -249,6 +249,7 @@ async def test_two_agents_on_one_card(lab: Any) -> None:
     await other.registered()
     await lab.phone_registered(phone)
     await call(one, HOST)
+    await phone_is(lab.network.phone, lambda: phone.status()["call"] is None)
     await call(other, HOST)
     await other.stop()
     await call(one, HOST)
@@ -330,9 +331,10 @@ async def test_nat_and_its_rebinding(private: Station, lab: Any) -> None:
     nat = lab.network.ue
 
     def masquerade(first: int) -> None:
-        nat.command("nft", "add table ip nat; delete table ip nat; add table ip nat;")
-        nat.command("nft", "add chain ip nat out { type nat hook postrouting priority 100 ; }")
-        nat.command("nft", f"add rule ip nat out oifname ims0 meta l4proto udp masquerade to :{first}-{first + 99}")
+        # In one transaction: a packet that goes out between two would be remembered as not translated.
+        chain = "add chain ip nat out { type nat hook postrouting priority 100 ; }"
+        rule = f"add rule ip nat out oifname ims0 meta l4proto udp masquerade to :{first}-{first + 99}"
+        nat.command("nft", f"add table ip nat; delete table ip nat; add table ip nat; {chain} ; {rule}")
 
     masquerade(31000)
     try:
