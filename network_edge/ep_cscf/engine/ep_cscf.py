@@ -43,6 +43,7 @@ from imskit.sip.wire.flow import Address, Flow, Target
 from imskit.sip.wire.ims_headers import PChargingVector
 from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import OtherUri, SipUri
+from network_edge.ep_cscf.engine import refusals
 from network_edge.ep_cscf.engine.access import bearer_of, clean_credentials, token_refusal, unavailable
 from network_edge.ep_cscf.engine.dialogs import MAKES_DIALOGS, Dialogs, WebDialog, contact_of
 from network_edge.ep_cscf.engine.effects import (
@@ -262,7 +263,7 @@ class EpCscf:
                 self._end(binding, _STEP.EXPIRED, now)
             else:
                 _log.info("%r stays away: its calls are released", binding.impi)
-                self._give_up_calls(binding, 'SIP;cause=503;text="the client is gone"', now)
+                self._give_up_calls(binding, refusals.reason(27, "flow-lost: the client stays away"), now)
         self._reg_events.tick(now)
 
     def _admits(self, event: Received, now: float) -> bool:
@@ -633,7 +634,9 @@ class EpCscf:
         others = self._bindings.standing(str.__str__(binding.impi))
         if binding.identities and not any(identity in each.identities for each in others):
             self._reg_events.forget(binding.impi, binding.identities[0])
-        self._give_up_calls(binding, 'SIP;cause=480;text="the registration has ended"', now)
+        self._give_up_calls(
+            binding, refusals.reason(27, "registration-ended: the client is not registered any more"), now
+        )
 
     def _give_up_calls(self, binding: Binding, reason: str, now: float) -> None:
         """Clause 5.2.8.1: end what runs for a client that is no longer there or no longer registered."""

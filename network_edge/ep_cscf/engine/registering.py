@@ -25,6 +25,7 @@ from network_edge.ep_cscf.engine.access import (
 from network_edge.ep_cscf.engine.effects import TokenClaims
 from network_edge.ep_cscf.engine.flows import Flows
 from network_edge.ep_cscf.engine.identities import key_of, usable
+from network_edge.ep_cscf.engine.refusals import refusal
 from network_edge.ep_cscf.engine.registrations import Binding, BindingKey, Bindings
 from network_edge.ep_cscf.engine.settings import EpCscfSettings
 from network_edge.ep_cscf.engine.trust import TrustBorder
@@ -180,8 +181,7 @@ class Registering:
         response.headers.remove("Path")
         if draft.asserted is not None and response.status in (401, 407):
             _log.error("the core challenges a user whom we have authenticated: it does not trust this edge")
-            refusal = refuse(request, 403, "the core does not trust this edge")
-            return Outcome(refusal, refused="not trusted")
+            return Outcome(refuse(request, 403, "the core does not trust this edge"), refused="not trusted")
         without_keys(response)
         if not response.success:
             refused = "" if response.status in (401, 407, 423) else f"{response.status} {response.reason}"
@@ -213,10 +213,8 @@ class Registering:
 
 def refuse(request: Request, status: int, words: str) -> Response:
     """Answer a request in the edge's name, with a reason for people."""
-    response = response_to(request, status)
-    response.headers.add("Warning", f'399 ep-cscf "{words}"')
     _log.info("%s refused with %d: %s", request.method, status, words)
-    return response
+    return refusal(request, status, words)
 
 
 def _place(request: Request) -> str:

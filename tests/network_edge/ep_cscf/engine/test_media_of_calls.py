@@ -1,0 +1,177 @@
+"""Calls with descriptions through the whole engine, IMS-ALG included; release when media or registration end
+[A-EPCSCF]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from imskit.sdp.description import SessionDescription
+from imskit.sip.wire.message import Request, Response, response_to
+from network_edge.ep_cscf.engine.effects import (
+    CallStep,
+    MediaAnswer,
+    MediaDelete,
+    MediaFailed,
+    MediaLost,
+    MediaOffer,
+    MediaReady,
+)
+from network_edge.ep_cscf.engine.ims_alg import ImsAlg
+from network_edge.iq.gateway import Loss
+
+HOME = "ims.example"
+ALICE, BOB = f"sip:+15550300@{HOME}", f"sip:+15550200@{HOME}"
+
+
+def sdp(host: str) -> bytes:
+    return (
+        f"v=0\r\no=- 1 1 IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\n"
+        "m=audio 40000 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n"
+    ).encode()
+
+
+@dataclass
+class Scene:
+    """An edge with its ALG, a gateway that moves every description to itself, a registered client."""
+
+    world: Any
+    alice: Any
+    media: set[str] = field(default_factory=set)
+    """Names of calls at the gateway."""
+
+    def gateway(self, *, refuse: bool = False) -> None:
+        """Answer what the gateway is asked."""
+        while asked := [o for o in self.world.outputs if isinstance(o, MediaOffer | MediaAnswer)]:
+            question = asked[0]
+            self.world.outputs.remove(question)
+            self.media.add(question.request.call_id)
+            if refuse:
+                self.world.feed(MediaFailed(question.key, 503, "no room"))
+                continue
+            text = question.request.sdp.encode()
+            for theirs, ours in ((b"198.51.100.1", b"10.45.0.3"), (b"10.46.0.2", b"203.0.113.12")):
+                text = text.replace(theirs, ours)
+            self.world.feed(MediaReady(question.key, SessionDescription.parse(text)))
+
+    def call(self) -> tuple[Request, Response]:
+        """Alice calls Bob, who answers; acknowledged."""
+
+        def answer(request: Request) -> Response | None:
+            if request.method not in ("INVITE", "BYE"):
+                return None
+            response = response_to(request, 200, to_tag="bob")
+            response.headers.add("Contact", "<sip:bob@10.45.0.1:5062>")
+            if request.method == "INVITE":
+                response.set_body(sdp("10.46.0.2"), "application/sdp")
+            return response
+
+        self.world.on_request = answer
+        invite = self.alice.build("INVITE", BOB, body=sdp("198.51.100.1"))
+        self.alice.send(invite)
+        self.gateway()
+        response = self.alice.answer_to(invite)
+        assert response is not None and response.status == 200
+        ack = self.alice.build(
+            "ACK",
+            "sip:bob@10.45.0.1:5062",
+            ("To", response.headers.get("To")),
+            ("Call-ID", invite.call_id),
+            ("CSeq", f"{invite.cseq.number} ACK"),
+        )
+        self.alice.send(ack)
+        return invite, response
+
+
+@pytest.fixture
+def scene(make_edge: Callable[..., Any]) -> Scene:
+    numbers = iter(range(1, 10**6))
+    world = make_edge(alg=ImsAlg(lambda digits: f"{next(numbers):0{digits}x}"))
+    alice = world.client()
+    assert alice.register_with_token().status == 200
+    return Scene(world, alice)
+
+
+def test_descriptions_pass_through_the_gateway(scene: Scene) -> None:
+    _, response = scene.call()
+    (invite,) = scene.world.to_core("INVITE")
+    assert b"10.45.0.3" in invite.body and b"198.51.100.1" not in invite.body
+    assert b"203.0.113.12" in response.body and b"10.46.0.2" not in response.body
+    assert scene.world.to_core("ACK")
+
+
+def test_a_gateway_without_room(scene: Scene) -> None:
+    invite = scene.alice.build("INVITE", BOB, body=sdp("198.51.100.1"))
+    scene.alice.send(invite)
+    scene.gateway(refuse=True)
+    assert scene.alice.answer_to(invite).status in (500, 503)
+    assert not scene.world.to_core("INVITE")
+
+
+def test_media_that_are_lost_end_the_call(scene: Scene) -> None:
+    """A-EPCSCF: TS 24.229 clause 5.2.8.1; both sides get a BYE that says why."""
+    invite, _ = scene.call()
+    scene.alice.answer = lambda request: response_to(request, 200)
+    (name,) = scene.media
+    scene.world.feed(MediaLost(name, Loss.CONSENT))
+    (towards_bob,), (towards_alice,) = scene.world.to_core("BYE"), scene.alice.requests("BYE")
+    for bye in (towards_bob, towards_alice):
+        assert bye.call_id == invite.call_id
+        assert {reason.protocol for reason in bye.reasons} == {"SIP", "Q.850"}
+    assert towards_bob.cseq.number == invite.cseq.number + 1
+    assert scene.world.edge.dialogs == 0
+    assert "ended" in [step.kind.value for step in scene.world.steps(CallStep)]
+
+
+def test_the_end_of_the_registration_frees_the_media(scene: Scene) -> None:
+    scene.call()
+    (name,) = scene.media
+    assert scene.alice.register_with_token(expires=0).status == 200
+    assert [output.request.call_id for output in scene.world.steps(MediaDelete)] == [name]
+    assert scene.world.to_core("BYE") and scene.alice.requests("BYE")
+    # What the gateway says of it later finds nothing.
+    scene.world.feed(MediaLost(name, Loss.GATEWAY))
+    assert len(scene.world.to_core("BYE")) == 1
+
+
+def test_an_answer_that_the_gateway_refuses(scene: Scene) -> None:
+    """The callee has answered: it gets ACK and BYE, the caller a final response."""
+
+    def answer(request: Request) -> Response | None:
+        if request.method not in ("INVITE", "BYE"):
+            return None
+        response = response_to(request, 200, to_tag="bob")
+        response.headers.add("Contact", "<sip:bob@10.45.0.1:5062>")
+        if request.method == "INVITE":
+            response.set_body(sdp("10.46.0.2"), "application/sdp")
+        return response
+
+    def only_offers() -> None:
+        (offer,) = scene.world.steps(MediaOffer)
+        scene.world.feed(MediaReady(offer.key, offer.request.sdp))
+        (asked,) = scene.world.steps(MediaAnswer)
+        scene.world.feed(MediaFailed(asked.key, 500, "codec"))
+
+    scene.world.on_request = answer
+    invite = scene.alice.build("INVITE", BOB, body=sdp("198.51.100.1"))
+    scene.alice.send(invite)
+    only_offers()
+    assert scene.alice.answer_to(invite).status >= 400
+    assert len(scene.world.to_core("ACK")) == len(scene.world.to_core("BYE")) == 1
+    assert not scene.alice.requests("BYE")
+    assert scene.world.edge.dialogs == 0
+
+
+def test_a_call_whose_client_comes_back_keeps_its_media(scene: Scene) -> None:
+    scene.call()
+    scene.world.close(scene.alice)
+    scene.world.run(10)
+    scene.alice.reconnect()
+    assert scene.alice.register_with_token().status == 200
+    scene.world.run(100)
+    assert not scene.world.steps(MediaDelete)
+    kinds = [step.kind.value for step in scene.world.steps(CallStep)]
+    assert "flow-lost" in kinds and "flow-back" in kinds
