@@ -1,4 +1,4 @@
-"""What interop tests share: a Chromium that sings, pages with a library of npm, an edge in its world, SIPp, rtpengine."""
+"""What interop tests share: a Chromium that sings, pages with a library of npm, an edge with all around it, SIPp."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ from playwright.async_api import Browser, Page, async_playwright
 from imskit.media.python_plane import PythonPlane
 from imskit.secrets import Secret
 from imskit.tasks import spawn
-from network_edge.iq.gateway import GatewayUnavailableError
-from network_edge.iq.ng_gateway import NgGateway
 from network_edge.eims_agw.call_media import MediaNode, Network
 from network_edge.eims_agw.gateway import Gateway, Limits
 from network_edge.ep_cscf.config import EpCscfConfig, MwConfig
@@ -216,40 +214,6 @@ class SippCore:
 def sipp_core(tmp_path: Path) -> SippCore:
     """SIPp in the core's place; set ``edge`` to the eP-CSCF's address on Mw before it plays."""
     return SippCore(tmp_path)
-
-
-@pytest.fixture
-async def rtpengine() -> AsyncIterator[tuple[NgGateway, asyncio.subprocess.Process]]:
-    """rtpengine in user space on loopback, answering."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as directory:
-        process = await asyncio.create_subprocess_exec(
-            "rtpengine", "--config-file=none", "--table=-1", "--interface=127.0.0.1",
-            f"--listen-ng=127.0.0.1:{port}", "--port-min=31000", "--port-max=31998", "--foreground", "--log-stderr",
-            "--log-level=2", f"--pidfile={Path(directory) / 'pid'}", "--delete-delay=0",
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        gateway = await NgGateway.connect("127.0.0.1", port, timeout=1.0, watch=0.2)
-        try:
-            async with asyncio.timeout(30):
-                while True:
-                    try:
-                        await gateway.ping()
-                        break
-                    except GatewayUnavailableError:
-                        assert process.returncode is None, "rtpengine does not start"
-            yield gateway, process
-        finally:
-            await gateway.close()
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
-
-
-PHONE_TONE = 900.0
-"""What the phone speaks, Hz."""
 
 
 class EdgeWorld:
