@@ -106,7 +106,7 @@ class JsonClient:
         self._now = now
         for call in self._agent.calls:
             self._command(ua.Hangup(call, (("Reason", 'SIP;cause=480;text="the client has gone"'),)))
-        if self._registered:
+        if self._registered and self._registering is None:
             self._send_register(None, 0)
         self._drain()
 
@@ -284,9 +284,12 @@ class JsonClient:
         if len(self._agent.calls) > MOST_CALLS:
             self._command(ua.Reject(call, 486))
             return
+        try:
+            caller = _sender(request)
+        except SipParseError:
+            self._command(ua.Reject(call, 400))
+            return
         self._unanswered.add(call)
-        asserted = request.addresses("P-Asserted-Identity")
-        caller = str(asserted[0].uri) if asserted else str(request.from_.uri)
         self._send(
             ServerMessage.of("incoming", call=call, sdp=_text_of(sdp), **{"from": caller, "to": str(request.to.uri)})
         )
@@ -296,7 +299,10 @@ class JsonClient:
         self._unanswered.discard(call)
         status = message.status if isinstance(message, Response) else None
         reason = cause.value
-        reasons = message.reasons if message is not None else []
+        try:
+            reasons = message.reasons if message is not None else []
+        except SipParseError:
+            reasons = []
         if reasons and reasons[0].text:
             reason = reasons[0].text
         self._send(ServerMessage.of("ended", call=call, status=status, reason=reason))
@@ -307,9 +313,7 @@ class JsonClient:
             if kind is None or kind.essence != "text/plain":
                 self._command(ua.Respond(request, 415, headers=(("Accept", "text/plain"),)))
                 return
-            sender = message.addresses("P-Asserted-Identity")
-            whose = str(sender[0].uri) if sender else str(message.from_.uri)
-            self._send(ServerMessage.of("message", text=_text_of(message.body), **{"from": whose}))
+            self._send(ServerMessage.of("message", text=_text_of(message.body), **{"from": _sender(message)}))
             self._command(ua.Respond(request, 200))
         elif message.method == "OPTIONS":
             self._command(ua.Respond(request, 200))
@@ -387,6 +391,12 @@ def _granted(response: Response, asked: int) -> int:
         return 0
     longest = max((contact.expires or 0 for contact in contacts), default=0)
     return min(longest or response.expires or asked, asked)
+
+
+def _sender(request: Request) -> str:
+    """Who a request is from, as the network says."""
+    asserted = request.addresses("P-Asserted-Identity")
+    return str(asserted[0].uri if asserted else request.from_.uri)
 
 
 def _text_of(data: bytes | None) -> str | None:

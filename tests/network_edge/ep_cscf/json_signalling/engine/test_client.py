@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from imskit.engine import Tick
 from imskit.sip.engine.events import Received, Transmit
@@ -260,3 +262,59 @@ def test_the_client_goes(alice: JsonWic) -> None:
     bye = world.to_core("BYE")[0]
     assert bye.reasons[0].cause == 480
     assert world.to_core("REGISTER")[-1].contacts[0].expires == 0
+
+
+SAYINGS = st.sampled_from(
+    [
+        ("login", {"token": TOKEN, "identity": ALICE}),
+        ("login", {"token": "forged", "identity": BOB}),
+        ("register", {}),
+        ("unregister", {}),
+        ("call", {"call": "one", "to": BOB, "sdp": OFFER}),
+        ("ring", {"call": "CALL"}),
+        ("answer", {"call": "CALL", "sdp": ANSWER}),
+        ("offer", {"call": "CALL", "sdp": OFFER}),
+        ("candidates", {"call": "CALL", "ufrag": "abcd", "pwd": "p" * 22, "candidates": []}),
+        ("hangup", {"call": "CALL"}),
+        ("dtmf", {"call": "CALL", "digits": "1"}),
+        ("message", {"to": BOB, "text": "hi"}),
+    ]
+)
+EVENTS = st.one_of(
+    SAYINGS, st.sampled_from([("core", 180), ("core", 200), ("core", 486), ("ring-in", 0), ("time", 31), ("time", 301)])
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=st.lists(EVENTS, max_size=25))
+def test_any_order_of_things(make_edge: Any, events: list[tuple[str, Any]]) -> None:
+    """No exception, an answer to everything that has an id, and nothing left when the client goes."""
+    world = make_edge()
+    alice = JsonWic(world)
+    for number, (kind, what) in enumerate(events):
+        if kind == "core":
+            pending = [
+                each for each in world.core if isinstance(each, Request) and each.method not in ("ACK", "REGISTER")
+            ]
+            if pending:
+                _answer(world, pending[-1], what, ANSWER if pending[-1].method == "INVITE" and what < 300 else "")
+        elif kind == "ring-in":
+            if alice.heard("registered"):
+                contact, path = world.to_core("REGISTER")[-1].contacts[0].uri, str(world.path())
+                world.from_core(world.core_request("INVITE", str(contact), ("Route", path), body=OFFER.encode()))
+        elif kind == "time":
+            world.run(what)
+            alice.tick()
+        else:
+            calls = [message["call"] for message in alice.said if message["type"] in ("incoming", "answered")]
+            members = {name: (calls or ["none"])[-1] if value == "CALL" else value for name, value in what.items()}
+            alice.say(kind, id=str(number), **members)
+    alice.client.close(world.now)
+    alice.drain()
+    for _ in range(20):
+        world.run(200.0)
+        alice.tick()
+    assert alice.client.deadline() is None or alice.client.deadline() > world.now
+    known = {message.get("id") for message in alice.said}
+    said = [str(number) for number, (kind, _) in enumerate(events) if kind not in ("core", "ring-in", "time")]
+    assert set(said) <= known
