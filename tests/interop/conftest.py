@@ -216,6 +216,10 @@ def sipp_core(tmp_path: Path) -> SippCore:
     return SippCore(tmp_path)
 
 
+PHONE_TONE = 900.0
+"""What the phone speaks, Hz."""
+
+
 class EdgeWorld:
     """A core, a VoLTE phone (+15550200) and a network edge with its media gateway, on loopback."""
 
