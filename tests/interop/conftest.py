@@ -38,8 +38,8 @@ from simulators.phone.config import PhoneConfig
 from simulators.phone.phone import Phone
 
 ROOT = Path(__file__).parents[2]
-BROWSER_TONE = 600.0
-"""What the fake microphone sings, Hz."""
+BROWSER_TONE, PHONE_TONE = 600.0, 900.0
+"""What the fake microphone sings, and the phone, Hz."""
 
 
 def write_tone(path: Path, hertz: float, rate: int, seconds: float = 2.0) -> Path:
