@@ -28,7 +28,7 @@ class HealthServer:
         await web.TCPSite(self._runner, address, port, reuse_address=True).start()
         return int(self._runner.addresses[0][1])
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the socket."""
         await self._runner.cleanup()
 

@@ -176,7 +176,7 @@ class EpCscfServer:
         if not config.http_port:
             return
         health = HealthServer(self.state, self.metrics.text)
-        self._stack.push_async_callback(health.close)
+        self._stack.push_async_callback(health.aclose)
         try:
             self.http_port = await health.start(config.http_address, config.http_port)
         except OSError as error:
