@@ -2,7 +2,8 @@
 
 ``Lab.start`` brings up, in the order in which they need each other: the operator's name server, IMS core and portal;
 another web host; the phone; the SIM card in its reader; the agent, with the files that an installation puts on a
-device (resolver, browser policies).  Must run inside ``world.enter()``.
+device (resolver, browser policies).  ``Lab.start_edge`` puts the network edge in the portal's place.  Must run inside
+``world.enter()``.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from simulators.lab.certificates import Authority
 from simulators.lab.control import ask, until
 from simulators.lab.host import Host, Process
 from simulators.lab.topology import (
+    EDGE_IMS,
     HANDSET_IMS,
     HANDSET_TURN,
     OPERATOR_DNS,
+    OPERATOR_EDGE,
     OPERATOR_PORTAL,
     OTHER_HOST,
     P_CSCF,
@@ -53,7 +56,20 @@ GUEST_NUMBER = "+15550300"
 GUEST_K, GUEST_OP = b"the-key-of-sipp.", b"operator.variant"
 """Text, because SIPp takes octets of a hexadecimal key for a part of its scenario; it derives OPc from OP."""
 GUEST_KEYS = (GUEST_K.hex(), derive_opc(Secret(GUEST_K), Secret(GUEST_OP)).reveal().hex())
+LAPTOP_USER, LAPTOP_PASSWORD, LAPTOP_NUMBER = "alice", "Wort-fuer-Alice-7", "+15550400"
+"""Logs in by password and registers with a token (scenario 2 of TS 24.371)."""
+DIGEST_USER, DIGEST_PASSWORD, DIGEST_NUMBER = "bob", "Wort-fuer-Bob-8", "+15550500"
+"""Logs in by password and registers by SIP digest (scenario 1) with:"""
+LINE_PASSWORD = "Leitung-von-Bob-9"
+RANGE_USER, RANGE_PASSWORD = "carol", "Wort-fuer-Carol-10"
+"""Has no identity of its own: gets one of a range (scenario 3)."""
+WEB_SERVER = f"wwsf.{DOMAIN}"
+"""What the HSS knows the portal by: it may vouch for those without a card."""
 PIN = "84170263"
+_CORE_PORT = 5062
+"""Of I-CSCF and S-CSCF."""
+_MW_PORT = 5064
+"""Of the P-CSCF towards them."""
 CELL = "3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=001010001000019B"
 
 type Progress = Callable[[str], None]
@@ -82,7 +98,7 @@ class Lab:
         self.web_ca = Authority.create("Lab web", root / "web-ca")
         self.turn_secret = secrets.token_hex(16)
         self.processes: dict[str, Process] = {}
-        """Programs by name: dns, core, wwsf, bsf, other, phone, card, agent."""
+        """Programs by name: dns, core, wwsf, edge, bsf, other, phone, card, agent."""
         self._python = [sys.executable, "-m", "imsbridge"]
 
     # ---- paths ------------------------------------------------------------------------------------------------------
@@ -116,6 +132,11 @@ class Lab:
         """The agent's control socket."""
         return self.root / "agent.sock"
 
+    @property
+    def edge_socket(self) -> Path:
+        """The edge's control socket."""
+        return self.root / "edge.sock"
+
     # ---- life --------------------------------------------------------------------------------------------------------
 
     async def start(self, *, play: Path, record: Path) -> None:
@@ -143,28 +164,101 @@ class Lab:
     async def start_portal(self) -> None:
         """The operator's portal; one that is started anew knows nobody."""
         self._progress("the operator's portal")
+        config = self._write("wwsf.toml", self._portal("wwsf"))
+        await self._run("wwsf", self.net.operator, ["edge", "wwsf", "run", "-c", str(config)], "ready:")
+
+    def _portal(self, name: str, table: str = "") -> str:
+        """The portal's settings for a program called ``name``, inside ``table`` if the file has others too."""
         certificate, key = self.operator_ca.server(PORTAL, WEBSOCKET, TURN)
-        config = self._write(
-            "wwsf.toml",
-            f"""
+        inner = f"{table}." if table else ""
+        return f"""
+            {f"[{table}]" if table else ""}
             portal = "{PORTAL}"
+            port = 443
             websocket = "wss://{WEBSOCKET}/sip"
             certificate = "{certificate}"
             key = "{key}"
             hss = "{self.hss_socket}"
             address = "{OPERATOR_PORTAL}"
             cookie_domain = "ims.example"
-            events = "{self.events("wwsf")}"
+            events = "{self.events(name)}"
             login = "{self._login}"
-            [turn]
+            [{inner}turn]
             secret = "{self.turn_secret}"
             uris = ["turn:{TURN}:3478?transport=udp", "turn:{TURN}:3478?transport=tcp"]
-            [gba]
+            [{inner}gba]
             zn = "{self.zn_socket}"
             secret = "{self._naf_secret}"
+            """
+
+    # ---- the network edge ---------------------------------------------------------------------------------------
+
+    async def start_edge(self) -> None:
+        """The network edge: portal, eP-CSCF and eIMS-AGW in one process, in place of the portal alone."""
+        self._progress("the network edge: WWSF, eP-CSCF, eIMS-AGW")
+        config = self._write(
+            "edge.toml",
+            f"""
+            home_domain = "{DOMAIN}"
+            core = "{P_CSCF}:{_CORE_PORT}"
+            web_address = "{OPERATOR_EDGE}"
+            ims_address = "{EDGE_IMS}"
+            state = "{self.root / "edge-state"}"
+            control = "{self.edge_socket}"
+            web_server_identity = "{WEB_SERVER}"
+            [ep_cscf]
+            wss = ["{OPERATOR_EDGE}:443"]
+            events = "{self.events("edge")}"
+            """
+            + self._portal("wwsf", "wwsf")
+            + f"""
+            [[wwsf.identities.ranges]]
+            name = "guests"
+            wildcard = "sip:guest!.*!@{DOMAIN}"
+            impi = "guest{{}}@{DOMAIN}"
+            first = 0
+            last = 99
             """,
         )
-        await self._run("wwsf", self.net.operator, ["edge", "wwsf", "run", "-c", str(config)], "ready:")
+        if not (self.root / "edge-state").exists():
+            await self._add_users(config)
+        if "wwsf" in self.processes:
+            await self.stop_one("wwsf")
+        await self._run("edge", self.net.operator, ["edge", "run", "-c", str(config)], "ready:")
+        self.set_up_laptop()
+
+    async def stop_edge(self) -> None:
+        """End the network edge; the portal alone is there again."""
+        await self.stop_one("edge")
+        await self.start_portal()
+
+    async def _add_users(self, config: Path) -> None:
+        lines = ["name,password,impi,impus,display,range,registration"]
+        for name, password, number, registration in (
+            (LAPTOP_USER, LAPTOP_PASSWORD, LAPTOP_NUMBER, "token"),
+            (DIGEST_USER, DIGEST_PASSWORD, DIGEST_NUMBER, "digest"),
+        ):
+            identities = f"{name}@{DOMAIN},sip:{number}@{DOMAIN} tel:{number}"
+            lines.append(f"{name},{password},{identities},{number},,{registration}")
+        lines.append(f"{RANGE_USER},{RANGE_PASSWORD},,,,guests,token")
+        process = await asyncio.create_subprocess_exec(
+            *self.net.operator.wrap([*self._python, "edge", "wwsf", "user", "import", "-c", str(config), "-"]),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate("\n".join(lines).encode())
+        if process.returncode:
+            raise LabError(f"the edge's users cannot be added: {said.decode(errors='replace')[-500:]}")
+
+    def set_up_laptop(self) -> None:
+        """What a plain device has: the network's resolver, the lab's roots, and leave for the page to hear its user."""
+        self.net.laptop.write("/etc/resolv.conf", f"nameserver {OPERATOR_DNS}\n")
+        policy = {
+            "CACertificates": [_base64(authority.der) for authority in (self.web_ca, self.operator_ca)],
+            "AudioCaptureAllowedUrls": [PORTAL_URL],
+        }
+        self.net.laptop.write(POLICY_FILE, json.dumps(policy, indent=2))
 
     async def start_bsf(self) -> None:
         """The bootstrapping server; one that is started anew knows of no key."""
@@ -215,13 +309,28 @@ class Lab:
             f"""
             domain = "{DOMAIN}"
             gm = ["{P_CSCF}:5060", "{P_CSCF_PHONE_SIDE}:5060"]
-            mw = "127.0.0.1:5060"
-            s_cscf = "127.0.0.1:5070"
+            mw = "{P_CSCF}:{_MW_PORT}"
+            s_cscf = "{P_CSCF}:{_CORE_PORT}"
             hss = "{self.hss_socket}"
             control = "{self.core_socket}"
             events = "{self.events("core")}"
             [gm_security]
             mode = "offered"
+            [[edges]]
+            address = "{EDGE_IMS}"
+            visited_network = "{DOMAIN}"
+            [[web_subscribers]]
+            impi = "{LAPTOP_USER}@{DOMAIN}"
+            impus = ["sip:{LAPTOP_NUMBER}@{DOMAIN}", "tel:{LAPTOP_NUMBER}"]
+            web_servers = ["{WEB_SERVER}"]
+            [[web_subscribers]]
+            impi = "{DIGEST_USER}@{DOMAIN}"
+            impus = ["sip:{DIGEST_NUMBER}@{DOMAIN}", "tel:{DIGEST_NUMBER}"]
+            password = "{LINE_PASSWORD}"
+            [[web_subscribers]]
+            impi = "guest!.*!@{DOMAIN}"
+            impus = ["sip:guest!.*!@{DOMAIN}"]
+            web_servers = ["{WEB_SERVER}"]
             """
             + users,
         )
@@ -330,7 +439,7 @@ class Lab:
 
     async def stop(self) -> None:
         """End everything."""
-        for name in ("agent", "card", "phone"):
+        for name in ("agent", "card", "phone", "edge"):
             if name in self.processes:
                 await self.stop_one(name)
         await self.net.stop()
@@ -373,6 +482,10 @@ class Lab:
     async def core(self, method: str, path: str, **body: object) -> dict[str, Any]:
         """Ask the core's control socket."""
         return await ask(self.core_socket, method, path, body or None)
+
+    async def edge_status(self) -> dict[str, Any]:
+        """What ``imsbridge edge status --json`` shows."""
+        return await ask(self.edge_socket, "GET", "/status")
 
     async def registered(self, within: float = 30.0) -> None:
         """Wait until both agent and phone are registered with the core."""

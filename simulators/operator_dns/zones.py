@@ -58,7 +58,7 @@ def load_zones(path: Path) -> list[dns.zone.Zone]:
 def lab_zones(
     *,
     portal: str = "203.0.113.10",
-    turn: str = "203.0.113.10",
+    edge: str = "203.0.113.12",
     bsf: str = "203.0.113.10",
     other: str = "203.0.113.20",
     help_pages: str = "203.0.113.11",
@@ -74,9 +74,7 @@ def lab_zones(
     return {
         operator_domain: f"""
 portal {_TTL} IN A {portal}
-ws {_TTL} IN A {portal}
-turn {_TTL} IN A {turn}
-stun {_TTL} IN A {turn}
+ws {_TTL} IN A {edge}
 help {_TTL} IN A {help_pages}
 """,
         home_domain: f"""

@@ -52,7 +52,7 @@ def test_rules(server: OperatorDns) -> None:
     assert [rrset.rdtype.name for rrset in chain.answer] == ["CNAME", "A"]
     assert ask(server, "loop.alias.example").rcode() == dns.rcode.NOERROR
     assert ask(server, "portal.ims.example", use_edns=1).rcode() == dns.rcode.BADVERS
-    assert ask(server, "turn.ims.example", "ANY").answer
+    assert ask(server, "ws.ims.example", "ANY").answer
     assert server.answer(b"\0\1\0\0\0\1" + bytes(7), False)[3] & 15 == dns.rcode.FORMERR  # type: ignore[index]
     assert server.answer(b"short", False) is None
 
