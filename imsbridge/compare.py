@@ -47,7 +47,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--calls", metavar="N", type=_calls, default=10, help="per path, 1 to 1000 (default 10)")
-    parser.add_argument("--path", choices=("ue",), default="ue", help="through the agent on the device (only one yet)")
+    parser.add_argument("--path", choices=("ue", "edge", "both"), default="both", help="default both")
     parser.add_argument(
         "--impairment",
         metavar="WHAT",

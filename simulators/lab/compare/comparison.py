@@ -24,13 +24,13 @@ from simulators.lab.compare import sound
 from simulators.lab.compare.capture import Capture
 from simulators.lab.compare.model import CallMeasure, Conditions, Path, Report
 from simulators.lab.compare.page import LogIn, WatchedPage
-from simulators.lab.compare.traffic import Rule
+from simulators.lab.compare.traffic import UDP, Rule
 from simulators.lab.compare.usage import Meter
 from simulators.lab.control import until
 from simulators.lab.host import Host
-from simulators.lab.lab import PHONE_NUMBER, PORTAL_URL, Lab
+from simulators.lab.lab import LAPTOP_PASSWORD, LAPTOP_USER, PHONE_NUMBER, PORTAL_URL, Lab
 from simulators.lab.speech import LENGTH_SECONDS, RATE, Samples, make_speech, read_wav, resample
-from simulators.lab.topology import HANDSET_TURN, P_CSCF, PHONE_IMS
+from simulators.lab.topology import EDGE_IMS, HANDSET_TURN, OPERATOR_EDGE, P_CSCF, PHONE_IMS
 from simulators.lab.world import LabError
 
 TALK_SECONDS = 2 * LENGTH_SECONDS + 2.0
@@ -64,7 +64,20 @@ def ue_device(lab: Lab) -> Device:
     )
     handset, operator = lab.net.handset, lab.net.operator
     access = (("wan0", operator, "wan0"), ("ims0", operator, "ims0"))
-    return Device(Path.UE, handset, access, ((handset, rules),), ("agent", "core", "wwsf"))
+    return Device(Path.UE, handset, access, ((handset, rules),), ("agent", "core", "wwsf", "edge"))
+
+
+def edge_device(lab: Lab) -> Device:
+    """The laptop, which has nothing but a browser; its user logs in with a password."""
+    laptop, operator = lab.net.laptop, lab.net.operator
+    at_laptop = (Rule("W3", OPERATOR_EDGE, protocols=(UDP,)),)
+    at_operator = (
+        Rule("Mw", EDGE_IMS, P_CSCF, interface="lo", sip=True),
+        Rule("Mb", EDGE_IMS, PHONE_IMS, interface="ims1", protocols=(UDP,)),
+    )
+    access = (("wan0", operator, "wan1"),)
+    log_in = LogIn(LAPTOP_USER, LAPTOP_PASSWORD)
+    return Device(Path.EDGE, laptop, access, ((laptop, at_laptop), (operator, at_operator)), ("edge", "core"), log_in)
 
 
 class Comparison:
@@ -119,8 +132,9 @@ class Comparison:
                     by = await impair(near, Plug(far, far_interface), self._impairment, stack, self._root)
                     self.report.conditions.impairment_by = by
         await self.lab.start(play=self._speech["phone"], record=self._recording)
-        if Path.UE in self.report.paths:
-            await self.lab.registered()
+        if Path.EDGE in self.report.paths:
+            await self.lab.start_edge()
+        await self.lab.registered()
         for device in devices:
             browser = Browser(device.host, self._speech["browser"], f"compare-{device.path}")
             await stack.enter_async_context(browser)
@@ -131,9 +145,7 @@ class Comparison:
             self.report.conditions.versions["browser"] = browser.driver.version
 
     def _device(self, path: Path) -> Device:
-        if path is Path.UE:
-            return ue_device(self.lab)
-        raise LabError("the edge path is not in the lab yet")
+        return ue_device(self.lab) if path is Path.UE else edge_device(self.lab)
 
     async def _call(self, path: Path, number: int) -> CallMeasure:
         measure = CallMeasure(path, number)
