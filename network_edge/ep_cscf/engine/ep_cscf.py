@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from imskit.engine import Tick, Tokens
 from imskit.secrets import Identity
@@ -28,10 +28,8 @@ from imskit.sip.engine.events import (
 from imskit.sip.engine.proxy import (
     ContextEnded,
     Forward,
-    ForwardTarget,
     ProxyCore,
     ProxyOutput,
-    RecordRoute,
     RelayResponse,
     Resolved,
     Respond,
@@ -40,12 +38,11 @@ from imskit.sip.engine.proxy import (
 )
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Address, Flow, Target
-from imskit.sip.wire.ims_headers import PChargingVector
-from imskit.sip.wire.message import Request, Response, response_to
-from imskit.sip.wire.uri import OtherUri, SipUri
+from imskit.sip.wire.message import Response, response_to
+from imskit.sip.wire.uri import SipUri
 from network_edge.ep_cscf.engine import refusals
-from network_edge.ep_cscf.engine.access import bearer_of, clean_credentials, token_refusal, unavailable
-from network_edge.ep_cscf.engine.dialogs import MAKES_DIALOGS, Dialogs, WebDialog, contact_of
+from network_edge.ep_cscf.engine.access import bearer_of, token_refusal, unavailable
+from network_edge.ep_cscf.engine.dialogs import Dialogs
 from network_edge.ep_cscf.engine.effects import (
     CallStep,
     Draining,
@@ -58,23 +55,24 @@ from network_edge.ep_cscf.engine.effects import (
     RegistrationStep,
     RegistrationStepKind,
     ReleaseCall,
-    Side,
     TokenAccepted,
     TokenClaims,
     TokenRefused,
     ValidateToken,
 )
 from network_edge.ep_cscf.engine.flows import Flows
-from network_edge.ep_cscf.engine.identities import anonymous, key_of, network_parameter, preferred
+from network_edge.ep_cscf.engine.identities import key_of
 from network_edge.ep_cscf.engine.ims_alg import ImsAlg
 from network_edge.ep_cscf.engine.network_release import NetworkRelease
 from network_edge.ep_cscf.engine.reg_event import Ended, RegEvents, names_contact
-from network_edge.ep_cscf.engine.registering import Draft, Outcome, Registering, refuse
+from network_edge.ep_cscf.engine.registering import Draft, Outcome, Registering
 from network_edge.ep_cscf.engine.registrations import Binding, Bindings, Scenario
+from network_edge.ep_cscf.engine.requests import Context, Requests
+from network_edge.ep_cscf.engine.responses import Responses
 from network_edge.ep_cscf.engine.settings import EpCscfSettings
 from network_edge.ep_cscf.engine.towards_core import TowardsCore
 from network_edge.ep_cscf.engine.trickle import MediaCandidates
-from network_edge.ep_cscf.engine.trust import TrustBorder, vector_of
+from network_edge.ep_cscf.engine.trust import TrustBorder
 
 _log = logging.getLogger(__name__)
 
@@ -85,24 +83,6 @@ type EpCscfOutput = ProxyOutput | ValidateToken | MediaOutput | MediaCandidates 
 
 _WEB = frozenset({"WS", "WSS"})
 _STEP = RegistrationStepKind
-
-
-@dataclass(slots=True)
-class _Context:
-    """A request on its way between a client and IMS."""
-
-    side: Side
-    """Where it came from."""
-    binding: Binding
-    request: Request
-    """As it came, cleaned."""
-    dialog: WebDialog | None = None
-    """In which it runs; ``None`` outside of any."""
-    icid: str = ""
-    vector: PChargingVector | None = None
-    """That of a request from IMS."""
-    record_routes: tuple[str, ...] | None = None
-    """What a client must give back in responses that make a dialog."""
 
 
 class EpCscf:
@@ -121,12 +101,10 @@ class EpCscf:
         tokens: Tokens,
         alg: ImsAlg | None = None,
     ) -> None:
-        self._w2 = w2
         self._mw = mw.address
         self._settings = settings
         self._tokens = tokens
         self._alg = alg
-        self._draining = False
         self._trusted = settings.core_addresses | {core.address[0]}
         self._strangers: set[str] = set()
         self._proxy = ProxyCore(
@@ -143,7 +121,19 @@ class EpCscf:
         self._reg_events = RegEvents(SipUri("sip", None, None, *self._mw), tokens)
         self._core = TowardsCore(core, SentBy(*self._mw))
         self._release = NetworkRelease(self._dialogs, self._core, self._border, tokens, self._proxy.handle)
-        self._contexts: dict[str, _Context] = {}
+        self._contexts: dict[str, Context] = {}
+        self._requests = Requests(
+            settings,
+            w2,
+            self._mw,
+            self._bindings,
+            self._dialogs,
+            self._border,
+            self._core,
+            self._release,
+            self._contexts,
+        )
+        self._responses = Responses(settings, (self._mw, *w2), self._dialogs, self._border)
         self._drafts: dict[str, Draft] = {}
         self._asking: dict[str, RouteRequest] = {}
         """Requests whose token is being looked at."""
@@ -199,7 +189,7 @@ class EpCscf:
                     self._alg.handle(event, now)
             case Draining(on):
                 _log.info("draining: new calls and registrations are %s", "refused" if on else "taken again")
-                self._draining = on
+                self._requests.draining = on
             case Tick():
                 self._tick(event, now)
             case _:
@@ -340,7 +330,7 @@ class EpCscf:
                     return None
             if request.method == "REGISTER":
                 return self._register(asked, None, 0.0, now)
-            return self._from_web(asked, None, now)
+            return self._requests.from_web(asked, None, now)
         except SipParseError as error:
             return Respond(asked.context, response_to(request, error.status, error.reason))
 
@@ -353,13 +343,13 @@ class EpCscf:
                 return Respond(asked.context, response_to(request, 430))
             if request.method == "REGISTER":
                 return self._register(asked, claims, left, now)
-            return self._from_web(asked, claims, now)
+            return self._requests.from_web(asked, claims, now)
         except SipParseError as error:
             return Respond(asked.context, response_to(request, error.status, error.reason))
 
     def _register(self, asked: RouteRequest, claims: TokenClaims | None, left: float, now: float) -> Forward | Respond:
         request = asked.request
-        draft = self._registering.begin(request, asked.flow, now, claims, left, draining=self._draining)
+        draft = self._registering.begin(request, asked.flow, now, claims, left, draining=self._requests.draining)
         if isinstance(draft, Response):
             scenario: Scenario = "digest" if claims is None else "token"
             self._step(_STEP.REFUSED, scenario, str(request.to.uri), f"{draft.status} {draft.reason}")
@@ -367,71 +357,7 @@ class EpCscf:
         self._drafts[asked.context] = draft
         return Forward(asked.context, (self._core.entry,), request)
 
-    def _from_web(self, asked: RouteRequest, claims: TokenClaims | None, now: float) -> Forward | Respond:
-        """Clause 5.2.6.3: only a registered client, with an identity of its own, by the way its registrar named."""
-        request = asked.request
-        clean_credentials(request, self._settings.authorization_entity)
-        bindings = self._bindings.on(asked.flow)
-        if claims is not None:
-            bindings = [binding for binding in bindings if binding.impi == claims.impi]
-            if not bindings:
-                return self._refuse(asked, 403, "the access token is of another user")
-        if request.to.tag is not None:
-            return self._from_web_in_dialog(asked, bindings)
-        uri = request.request_uri
-        if isinstance(uri, OtherUri) and str(uri).lower().startswith("urn:service:sos"):
-            return self._refuse(asked, 380, "no emergency calls here: dial from a telephone")
-        standing = [binding for binding in bindings if binding.active(now) and binding.identities]
-        if not standing:
-            return self._refuse(asked, 403, "this client is not registered here")
-        if (parameter := network_parameter(request)) is not None:
-            return self._refuse(asked, 403, f"a client may not say {parameter}")
-        binding, identity = standing[0], None
-        for each in standing:
-            if (identity := preferred(request, each.identities)) is not None:
-                binding = each
-                break
-        sender = request.from_.uri
-        own = {key_of(each) for every in standing for each in every.identities}
-        if key_of(sender) not in own and not anonymous(sender):
-            return self._refuse(asked, 403, "From is none of this user's identities")
-        if (refusal := self._too_many(asked, binding)) is not None:
-            return refusal
-        self._border.inward(request)
-        for name in ("P-Preferred-Identity", "Route"):
-            request.headers.remove(name)
-        request.headers.add("P-Asserted-Identity", f"<{str.__str__(identity or binding.identities[0])}>")
-        icid = self._border.new_icid()
-        self._border.charge(request, icid)
-        for route in binding.service_route:
-            request.headers.add("Route", route)
-        record = self._record_route(binding, inward=True) if request.method in MAKES_DIALOGS else None
-        self._contexts[asked.context] = _Context(Side.WEB, binding, request.copy(), icid=icid)
-        return Forward(asked.context, (self._core.along(binding.service_route, record),), request)
-
-    def _from_web_in_dialog(self, asked: RouteRequest, bindings: list[Binding]) -> Forward | Respond:
-        """Clause 5.2.6.3.5: along the route that was recorded, which leads into the core and nowhere else."""
-        request = asked.request
-        for binding in bindings:
-            key = (binding.token, request.call_id, request.from_.tag or "", request.to.tag or "")
-            if (dialog := self._dialogs.get(key)) is not None:
-                break
-        else:
-            return self._refuse(asked, 481, "no such dialog of this client's")
-        dialog.saw(request, Side.WEB)
-        self._border.inward(request)
-        for name in ("P-Preferred-Identity", "Route"):
-            request.headers.remove(name)
-        self._border.charge(request, dialog.icid)
-        for route in dialog.routes:
-            request.headers.add("Route", route)
-        if not dialog.routes:
-            request.uri = dialog.ims_target
-        self._contexts[asked.context] = _Context(Side.WEB, binding, request.copy(), dialog)
-        return Forward(asked.context, (self._core.along(dialog.routes or (f"<{dialog.ims_target}>",)),), request)
-
     def _from_core(self, asked: RouteRequest, now: float) -> Forward | Respond:
-        """Clause 5.2.6.4: the token in Path or Record-Route says which client."""
         request = asked.request
         if (notified := self._reg_events.notified(request)) is not None:
             response, ended = notified
@@ -440,51 +366,7 @@ class EpCscf:
             return Respond(asked.context, response)
         if not asked.own_routes and request.method == "OPTIONS":
             return Respond(asked.context, response_to(request, 200))
-        tokens = [uri.user for uri in asked.own_routes if uri.user]
-        found = (self._bindings.of_token(token) for token in tokens)
-        binding = next((each for each in found if each is not None), None)
-        initial = request.to.tag is None
-        if binding is None:
-            # RFC 5626 section 5.3.1: after a restart, too, the registrar is to forget this flow.
-            return self._refuse(asked, 430 if initial and tokens else 481, "nobody here has this token")
-        if initial and not binding.active(now):
-            return self._refuse(asked, 480, "the client is not registered here any more")
-        dialog = None
-        if not initial:
-            key = (binding.token, request.call_id, request.to.tag or "", request.from_.tag or "")
-            dialog = self._dialogs.get(key)
-        if binding.flow is None:
-            if dialog is not None and request.method == "BYE":
-                self._release.hang_up_later(dialog)
-                return Respond(asked.context, response_to(request, 200))
-            return self._refuse(asked, 430, "the client's connection is gone")
-        if initial and (refusal := self._too_many(asked, binding)) is not None:
-            return refusal
-        vector = vector_of(request)
-        self._border.outward(request)
-        record = self._record_route(binding, inward=False) if initial and request.method in MAKES_DIALOGS else None
-        context = _Context(Side.IMS, binding, request.copy(), dialog, vector.icid if vector else "", vector)
-        if dialog is not None:
-            dialog.saw(request, Side.IMS)
-            if _terminates(request):
-                self._dialogs.remove(dialog)
-        if record is not None:
-            context.record_routes = tuple(f"<{uri}>" for uri in _recorded(record)) + tuple(
-                request.headers.elements("Record-Route")
-            )
-        self._contexts[asked.context] = context
-        target = ForwardTarget(
-            destinations=(binding.flow,), record_route=record, sent_by=SentBy(*self._w2_of(binding.flow))
-        )
-        return Forward(asked.context, (target,), request)
-
-    def _too_many(self, asked: RouteRequest, binding: Binding) -> Respond | None:
-        """Refuse new calls while draining, and more dialogs than one registration may have."""
-        method = asked.request.method
-        crowded = method in MAKES_DIALOGS and self._dialogs.count(binding.token) >= self._settings.limits.dialogs
-        if (method == "INVITE" and self._draining) or crowded:
-            return Respond(asked.context, unavailable(asked.request, self._settings.retry_after))
-        return None
+        return self._requests.from_core(asked, now)
 
     # ---- responses ----------------------------------------------------------------------------------------------
 
@@ -497,15 +379,7 @@ class EpCscf:
                 return RelayResponse(ready.context, self._registered(draft, ready, now))
             if context is None:
                 return RelayResponse(ready.context, response)
-            if context.side is Side.IMS:
-                if ready.origin == "unreachable" and context.dialog is None:
-                    response = refuse(context.request, 430, "the client's connection is gone")
-                self._from_called(context, response)
-            else:
-                if ready.origin != "received" and response.status == 503:
-                    response.headers.set("Retry-After", self._settings.retry_after)
-                self._border.outward(response)
-            self._note_dialog(ready.context, context, response)
+            response = self._responses.edit(ready, context)
         except SipParseError as error:
             _log.warning("a %d response cannot be relayed: %s", response.status, error)
             request = draft.request if draft is not None else context.request if context is not None else None
@@ -515,71 +389,6 @@ class EpCscf:
         if self._alg is None or context is None:
             return RelayResponse(ready.context, response)
         return self._alg.response(replace(ready, response=response), now)
-
-    def _from_called(self, context: _Context, response: Response) -> None:
-        """Clause 5.2.6.4.4: who answers is who was called; the route is what was recorded on the way."""
-        headers, request, binding = response.headers, context.request, context.binding
-        self._border.inward(response)
-        self._border.charge_response(response, context.vector)
-        if request.to.tag is None and binding.identities:
-            called = request.addresses("P-Called-Party-ID")
-            wanted = key_of(called[0].uri) if called else ""
-            answering = next((each for each in binding.identities if key_of(each) == wanted), binding.identities[0])
-            headers.add("P-Asserted-Identity", f"<{str.__str__(answering)}>")
-        if context.record_routes is not None and 100 < response.status < 300:
-            headers.remove("Record-Route")
-            for value in context.record_routes:
-                headers.add("Record-Route", value)
-
-    def _note_dialog(self, key: str, context: _Context, response: Response) -> None:
-        """Keep the dialogs that responses make, and forget those that they end."""
-        request, dialog = context.request, context.dialog
-        if dialog is not None:
-            if response.success:
-                dialog.refresh(response, Side.IMS if context.side is Side.WEB else Side.WEB)
-            if not response.provisional and (
-                response.status in (408, 481) or (request.method == "BYE" and response.status not in (401, 407))
-            ):
-                self._dialogs.remove(dialog)
-            return
-        if response.status >= 300:
-            self._dialogs.context_ended(key)
-        tag = response.to.tag
-        if request.method not in MAKES_DIALOGS or not tag or not 100 < response.status < 300:
-            return
-        token, call_id, own = context.binding.token, request.call_id, request.from_.tag or ""
-        from_web = context.side is Side.WEB
-        dialog_key = (token, call_id, own, tag) if from_web else (token, call_id, tag, own)
-        known = self._dialogs.get(dialog_key)
-        if known is None:
-            if self._dialogs.count(token) >= self._settings.limits.dialogs:
-                _log.warning("more forks of one request than a registration may have dialogs")
-                return
-            caller, called = request.headers.get("From") or "", response.headers.get("To") or ""
-            routes = response.record_routes[::-1] if from_web else request.record_routes
-            beyond = tuple(str(route) for route in routes if not self._ours(route.uri))
-            sequence = request.cseq.number
-            known = WebDialog(
-                key=dialog_key,
-                method=request.method,
-                caller=context.side,
-                context=key,
-                icid=context.icid,
-                routes=beyond,
-                web=caller if from_web else called,
-                ims=called if from_web else caller,
-                web_target=contact_of(request if from_web else response),
-                ims_target=contact_of(response if from_web else request),
-                web_sequence=sequence if from_web else 0,
-                ims_sequence=0 if from_web else sequence,
-            )
-            self._dialogs.add(known)
-        elif contact_of(response):
-            known.refresh(response, Side.IMS if from_web else Side.WEB)
-        known.confirmed = known.confirmed or response.success
-
-    def _ours(self, uri: object) -> bool:
-        return isinstance(uri, SipUri) and (uri.host, uri.port) in (self._mw, *self._w2)
 
     # ---- registrations ------------------------------------------------------------------------------------------
 
@@ -664,7 +473,7 @@ class EpCscf:
             ):
                 self._refuse_pending(key, context, release.status, release.reason, now)
 
-    def _refuse_pending(self, key: str, context: _Context, status: int, reason: str, now: float) -> None:
+    def _refuse_pending(self, key: str, context: Context, status: int, reason: str, now: float) -> None:
         response = response_to(context.request, status)
         response.headers.add("Reason", reason)
         self._go_on(Respond(key, response), now)
@@ -675,26 +484,3 @@ class EpCscf:
         step = RegistrationStep(kind, scenario, Identity(identity), detail)
         _log.info("%r: %s (%s)%s", step.identity, kind.value, scenario, f": {detail}" if detail else "")
         self._outputs.append(step)
-
-    def _refuse(self, asked: RouteRequest, status: int, words: str) -> Respond:
-        return Respond(asked.context, refuse(asked.request, status, words))
-
-    def _w2_of(self, flow: Flow) -> Address:
-        return flow.local if flow.local in self._w2 else self._w2[0]
-
-    def _record_route(self, binding: Binding, *, inward: bool) -> RecordRoute:
-        host, port = self._w2_of(binding.flow) if binding.flow is not None else self._w2[0]
-        w2 = SipUri("sip", binding.token, None, host, port).with_parameter("transport", "ws").with_parameter("lr")
-        mw = SipUri("sip", binding.token, None, *self._mw).with_parameter("lr")
-        return RecordRoute(w2, mw) if inward else RecordRoute(mw, w2)
-
-
-def _recorded(record: RecordRoute) -> tuple[SipUri, SipUri]:
-    """Return the values that `ProxyCore` puts in front, the next hop's first (RFC 5658)."""
-    return record.next.with_parameter("r2", "on"), record.previous.with_parameter("r2", "on")
-
-
-def _terminates(request: Request) -> bool:
-    """Whether a NOTIFY ends its subscription."""
-    state = request.subscription_state if request.method == "NOTIFY" else None
-    return state is not None and state.state == "terminated"
