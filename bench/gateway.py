@@ -1,4 +1,4 @@
-"""The eIMS-AGW beside rtpengine as both are used: CPU microseconds a packet and a frame, DTLS-SRTP <-> RTP.
+"""The eIMS-AGW beside rtpengine as both are used: CPU a packet and a frame, memory a call.
 
 Run it as ``python -m bench.gateway [--json FILE]``.  Both run in user space on loopback and are steered by the same NG
 commands (offer, answer, delete); the same ends with real ICE and DTLS speak through both in turn.  What comes out is
@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import uvloop
 
 from bench.measure import CpuMeter, Row, Sample, interleaved, main
@@ -40,7 +41,7 @@ from network_edge.iq.gateway import (
 from network_edge.iq.ng_gateway import NgGateway
 from simulators.media_ends import BrowserEnd, PhoneEnd
 
-FORWARD_CALLS, TRANSCODE_CALLS = 8, 3
+FORWARD_CALLS, TRANSCODE_CALLS, MEMORY_CALLS = 8, 3, 60
 FORWARD_GOAL = 1.5
 TRANSCODE_GOAL = 0.8
 _TONES = (500.0, 900.0)
@@ -114,8 +115,30 @@ async def _run(port: int, pid: int, calls: int, web: Format, ims: Format, second
     return Sample(cpu, received, seconds, lost=max(0, sent - received), wrong=off)
 
 
+async def _memory(port: int, pid: int, calls: int) -> float:
+    """KiB of memory of its own (USS) that the gateway takes for a call that is connected, above one call's."""
+    plane = PythonPlane()
+    pairs = [(BrowserEnd(plane, offers=True, formats=(PCMA,)), PhoneEnd(plane, formats=(PCMA,))) for _ in range(calls)]
+    process = psutil.Process(pid)
+    base = 0
+    async with _connected(port) as gateway:
+        try:
+            for number, (browser, phone) in enumerate(pairs):
+                await _call(gateway, str(number), browser, phone, CodecFlags())
+                if not number:
+                    base = process.memory_full_info().uss
+            grown = process.memory_full_info().uss - base
+            for number in range(calls):
+                await gateway.delete(DeleteRequest(str(number), "web", delay=0))
+        finally:
+            for browser, phone in pairs:
+                await browser.close()
+                phone.close()
+    return round(grown / 1024 / (calls - 1), 1)
+
+
 def measure(arguments: argparse.Namespace) -> list[Row]:
-    """Measure forwarding and transcoding."""
+    """Measure memory, forwarding and transcoding."""
     if shutil.which("rtpengine") is None:
         raise SystemExit("bench.gateway needs rtpengine: apt-get install rtpengine-daemon libavcodec-extra")
     logging.getLogger("imskit").setLevel(logging.ERROR)  # each deletion closes a leg here
@@ -153,6 +176,18 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
 
             return interleaved({name: one(name) for name in commands}, arguments.runs)
 
+        # First, as what a program has once taken for calls it keeps.
+        memory = {name: uvloop.run(_memory(ports[name], pids[name], MEMORY_CALLS)) for name in commands}
+        rows.append(
+            Row(
+                "memory, DTLS-SRTP <-> RTP",
+                f"{MEMORY_CALLS} calls",
+                "KiB/call",
+                memory["imsbridge"],
+                memory["rtpengine"],
+                rtpengine_version(),
+            )
+        )
         for work, calls, web, ims, unit, goal in (
             ("DTLS-SRTP <-> RTP", FORWARD_CALLS, PCMA, PCMA, "CPU us/packet", FORWARD_GOAL),
             ("Opus <-> AMR-WB, DTLS", TRANSCODE_CALLS, OPUS, AMR_WB_OCTET_ALIGNED, "CPU us/frame", TRANSCODE_GOAL),
