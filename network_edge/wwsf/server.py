@@ -43,6 +43,11 @@ _ASSETS = {
 _LOG_IN_PATHS = ("/", "/api/session", "/api/turn")
 _OWN_PAGE_ONLY = ("/api/login", "/api/token")
 _BODY_SECONDS = 10
+_HEAD_SECONDS = 15
+"""From a connection, or from the end of an answer, to the end of the next request's head; an idle one ends too."""
+_TLS_SECONDS = 10
+_ANSWER_SECONDS = 30
+_CONNECTIONS = 2000
 _NO_TURN_SECONDS = 3600
 _NEW_SESSION = web.RequestKey("new session", str)
 _MAX_BODY = 64 * 1024
@@ -57,8 +62,20 @@ class WwsfError(Exception):
 class Wwsf:
     """One portal: ``start()`` listens, ``stop()`` ends it."""
 
-    def __init__(self, config: WwsfConfig, home: HomeNetwork | None, bsf: KeySource | None = None) -> None:
-        """``bsf`` is the configured one unless given; without ``home`` nobody logs in with a SIM card."""
+    def __init__(
+        self,
+        config: WwsfConfig,
+        home: HomeNetwork | None,
+        bsf: KeySource | None = None,
+        *,
+        head_seconds: float = _HEAD_SECONDS,
+        connections: int = _CONNECTIONS,
+    ) -> None:
+        """``bsf`` is the configured one unless given; without ``home`` nobody logs in with a SIM card.
+
+        A request's head must come within ``head_seconds``; ``connections`` are served at a time.
+        """
+        self._most_connections = connections
         self._config = config
         self._home = home
         self._events = EventLog("wwsf", config.events)
@@ -98,7 +115,9 @@ class Wwsf:
             app.router.add_get("/login/{provider}/callback", self._get_callback)
             app.router.add_get("/.well-known/jwks.json", self._web.get_keys)
             app.router.add_post("/oauth/introspect", self._web.introspect)
-        self._runner = web.AppRunner(app, access_log=None)
+        # aiohttp ends a connection on which no whole head has come when this time is over, dripping or silent.
+        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=head_seconds)
+        self._listener: asyncio.Server | None = None
         inner = web.Application()
         inner.router.add_get("/metrics", self._get_metrics)
         self._inner = web.AppRunner(inner, access_log=None)
@@ -127,12 +146,18 @@ class Wwsf:
         except (OSError, ssl.SSLError) as error:
             raise WwsfError(f"certificate {config.certificate} or key {config.key} cannot be used: {error}") from error
         await self._runner.setup()
-        site = web.TCPSite(self._runner, config.address, config.port, ssl_context=context, reuse_address=True)
         try:
-            await site.start()
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._protocol,
+                config.address,
+                config.port,
+                ssl=context,
+                ssl_handshake_timeout=_TLS_SECONDS,
+                reuse_address=True,
+            )
         except OSError as error:
             raise WwsfError(f"cannot listen on {config.address} port {config.port}: {error.strerror}") from error
-        self.port = self._runner.addresses[0][1]
+        self.port = self._listener.sockets[0].getsockname()[1]
         if config.metrics is not None:
             await self._inner.setup()
             try:
@@ -143,8 +168,16 @@ class Wwsf:
             self.metrics_port = self._inner.addresses[0][1]
         _log.info("portal %s listens on %s port %d", config.portal, config.address, self.port)
 
+    def _protocol(self) -> asyncio.Protocol:
+        """What serves a new connection."""
+        server = self._runner.server
+        assert server is not None
+        return server() if len(server.connections) < self._most_connections else _TooMany()
+
     async def stop(self) -> None:
         """Finish what runs, close the sockets."""
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
         await self._inner.cleanup()
         if self._web is not None:
@@ -393,7 +426,11 @@ class Wwsf:
         if not _same_site(request, self._config.portal):
             return web.json_response({"error": "this answers only to its own page"}, status=403)
         try:
-            return await handler(request)
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await handler(request)
+        except TimeoutError:
+            _log.warning("a request to %s took longer than %d s", request.path, _ANSWER_SECONDS)
+            return _message(503, "Not now", "This took too long. Try again.")
         except web.HTTPException as error:
             return _message(error.status, error.reason, "This page does not exist.")
 
@@ -411,6 +448,15 @@ class Wwsf:
             "X-Content-Type-Options": "nosniff",
             "Cache-Control": "no-store",
         }
+
+
+class _TooMany(asyncio.Protocol):
+    """Ends a connection at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Cut it off."""
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
 
 
 def _same_site(request: web.Request, portal: str) -> bool:
