@@ -23,6 +23,7 @@ from imskit.sip.engine.events import (
     TransactionEnded,
     TransactionFailed,
     TransactionTimeout,
+    Transmit,
     TransportFailed,
 )
 from imskit.sip.engine.proxy import (
@@ -38,7 +39,7 @@ from imskit.sip.engine.proxy import (
 )
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Address, Flow, Target
-from imskit.sip.wire.message import Response, response_to
+from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri
 from network_edge.ep_cscf.engine import refusals
 from network_edge.ep_cscf.engine.access import bearer_of, token_refusal, unavailable
@@ -70,6 +71,7 @@ from network_edge.ep_cscf.engine.registrations import Binding, Bindings, Scenari
 from network_edge.ep_cscf.engine.requests import Context, Requests
 from network_edge.ep_cscf.engine.responses import Responses
 from network_edge.ep_cscf.engine.settings import EpCscfSettings
+from network_edge.ep_cscf.engine.telephone_uris import readable
 from network_edge.ep_cscf.engine.towards_core import TowardsCore
 from network_edge.ep_cscf.engine.trickle import MediaCandidates
 from network_edge.ep_cscf.engine.trust import TrustBorder
@@ -117,15 +119,18 @@ class EpCscf:
         self._bindings = Bindings(settings.maximum_registrations, settings.flow_return_seconds)
         self._dialogs = Dialogs()
         self._border = TrustBorder(settings, tokens)
-        self._registering = Registering(settings, self._mw, self._bindings, self._flows, self._border, tokens)
-        self._reg_events = RegEvents(SipUri("sip", None, None, *self._mw), tokens)
+        own = SipUri("sip", None, None, *self._mw)
+        if mw.transport != "UDP":
+            own = own.with_parameter("transport", mw.transport.lower())
+        self._registering = Registering(settings, own, self._bindings, self._flows, self._border, tokens)
+        self._reg_events = RegEvents(own, tokens)
         self._core = TowardsCore(core, SentBy(*self._mw))
         self._release = NetworkRelease(self._dialogs, self._core, self._border, tokens, self._proxy.handle)
         self._contexts: dict[str, Context] = {}
         self._requests = Requests(
             settings,
             w2,
-            self._mw,
+            own,
             self._bindings,
             self._dialogs,
             self._border,
@@ -241,6 +246,9 @@ class EpCscf:
                 self._reg_events.answered(key, None, now)
             case TransactionEnded():
                 pass
+            case Transmit(message=Request() as request, destination=Flow() as flow) if flow.transport in _WEB:
+                readable(request, self._settings.home_domain)
+                self._outputs.append(output)
             case _:
                 self._outputs.append(output)
 

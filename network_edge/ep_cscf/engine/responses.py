@@ -14,9 +14,13 @@ from network_edge.ep_cscf.engine.identities import key_of
 from network_edge.ep_cscf.engine.registering import refuse
 from network_edge.ep_cscf.engine.requests import Context
 from network_edge.ep_cscf.engine.settings import EpCscfSettings
+from network_edge.ep_cscf.engine.telephone_uris import restore
 from network_edge.ep_cscf.engine.trust import TrustBorder
 
 _log = logging.getLogger(__name__)
+
+_OF_SESSIONS = frozenset({"INVITE", "UPDATE", "PRACK", "INFO"})
+"""Methods whose 408 or 481 ends a call; others only end what they were for (RFC 5057 section 5.1)."""
 
 
 class Responses:
@@ -50,6 +54,7 @@ class Responses:
     def _from_called(self, context: Context, response: Response) -> None:
         """Clause 5.2.6.4.4: who answers is who was called; the route is what was recorded on the way."""
         headers, request, binding = response.headers, context.request, context.binding
+        restore(response, request)
         self._border.inward(response)
         self._border.charge_response(response, context.vector)
         if request.to.tag is None and binding.identities:
@@ -69,7 +74,8 @@ class Responses:
             if response.success:
                 dialog.refresh(response, Side.IMS if context.side is Side.WEB else Side.WEB)
             if not response.provisional and (
-                response.status in (408, 481) or (request.method == "BYE" and response.status not in (401, 407))
+                (request.method == "BYE" and response.status not in (401, 407))
+                or (response.status in (408, 481) and (dialog.method != "INVITE" or request.method in _OF_SESSIONS))
             ):
                 self._dialogs.remove(dialog)
             return
