@@ -81,9 +81,10 @@ def summary(config: EpCscfConfig) -> list[str]:
     """What a configuration means, a line each."""
     mw = config.mw
     others = ", and clients without Origin" if config.without_origin else ""
+    listeners = [f"{kind} {text}" for kind in ("wss", "ws", "json") for text in getattr(config, kind)]
     lines = [
         f"home domain    {config.home_domain}, known to the core as {config.visited_network or config.home_domain}",
-        f"WebSocket      {', '.join([*(f'wss {text}' for text in config.wss), *(f'ws {text}' for text in config.ws)])}",
+        f"WebSocket      {', '.join(listeners)}",
         f"for pages of   {', '.join(config.origins) or 'no page'}{others}",
         f"Mw             {mw.place[0]} port {mw.place[1]} -> {mw.core}, {mw.transport.upper()}",
     ]
@@ -109,6 +110,7 @@ async def _serve(config: EpCscfConfig) -> int:
         return 1
     places = [f"wss {host} port {port}" for host, port in server.wss]
     places += [f"ws {host} port {port}" for host, port in server.ws]
+    places += [f"json {host} port {port}" for host, port in server.json]
     print(f"ready: ep-cscf {', '.join(places)}", file=sys.stderr, flush=True)
     await until_drained(server, config.drain_seconds)
     await server.close()

@@ -126,6 +126,7 @@ class EpCscfConfig:
     visited_network: str = setting("P-Visited-Network-ID, by which the core knows this edge; empty: home_domain", "")
     wss: list[str] = setting("ADDR:PORT to listen on for WebSocket with TLS", factory=lambda: ["127.0.0.1:8443"])
     ws: list[str] = setting("ADDR:PORT for WebSocket in clear: only behind a TLS proxy, or in a lab", factory=list)
+    json: list[str] = setting("ADDR:PORT for signalling in JSON, with TLS: docs/signalling-json.md", factory=list)
     certificate: Path | None = setting("TLS certificate chain (PEM), for wss", None)
     key: Path | None = setting("TLS private key (PEM)", None)
     origins: list[str] = setting('pages that may connect, such as "https://portal.ims.example"', factory=list)
@@ -151,13 +152,13 @@ class EpCscfConfig:
     events: Path | None = setting("file that the steps of registrations and calls are appended to, JSON lines", None)
 
     def __post_init__(self) -> None:
-        for name, texts in (("wss", self.wss), ("ws", self.ws)):
+        for name, texts in (("wss", self.wss), ("ws", self.ws), ("json", self.json)):
             for text in texts:
                 parse_place(name, text)
         if not (self.wss or self.ws):
             raise ValueError("wss is empty: nobody could connect")
-        if self.wss and (self.certificate is None or self.key is None):
-            raise ValueError("wss needs certificate and key")
+        if (self.wss or self.json) and (self.certificate is None or self.key is None):
+            raise ValueError("wss and json need certificate and key")
         if not self.origins and not self.without_origin:
             raise ValueError('origins is empty: no page could connect. Give the portal\'s, such as "https://HOST"')
         for origin in self.origins:

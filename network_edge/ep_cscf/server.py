@@ -40,6 +40,7 @@ from network_edge.ep_cscf.engine.ims_alg import AlgLimits, ImsAlg
 from network_edge.ep_cscf.engine.settings import EpCscfSettings
 from network_edge.ep_cscf.engine.trickle import MediaCandidates
 from network_edge.ep_cscf.health import HealthServer
+from network_edge.ep_cscf.json_signalling.server import JsonSignalling
 from network_edge.ep_cscf.metrics import Metrics
 from network_edge.ep_cscf.tokens import (
     IntrospectedTokens,
@@ -92,6 +93,8 @@ class EpCscfServer:
         """Where clients connect with TLS, once started."""
         self.ws: tuple[Address, ...] = ()
         """The same in clear."""
+        self.json: tuple[Address, ...] = ()
+        """Where clients that signal in JSON connect."""
         self.mw: Address = config.mw.place
         """Where the core reaches this edge."""
         self.http_port = 0
@@ -115,7 +118,7 @@ class EpCscfServer:
         if self._validator is None and config.issuers:
             self._validator = self._make_validator()
         core = await self._find_core()
-        tls = server_tls(config.certificate, config.key) if config.wss else None
+        tls = server_tls(config.certificate, config.key) if config.wss or config.json else None
         mw_server, mw_client = _mw_tls(config.mw)
         mw = Target(_transport(config.mw), _definite(config.mw.place, "mw.address"))
         self.mw = mw.address
@@ -153,6 +156,7 @@ class EpCscfServer:
                     "the way reads and takes over registrations",
                     *bound,
                 )
+        await self._listen_json(tls)
         self._sweep_later()
         self._stack.callback(self._stop_sweeping)
         await self._start_health()
@@ -170,6 +174,20 @@ class EpCscfServer:
                 f"cannot listen on {transport} {address[0]} port {address[1]}: {error.strerror or error}. "
                 "See: ip address, ss -lntu"
             ) from error
+
+    async def _listen_json(self, tls: ssl.SSLContext | None) -> None:
+        assert self._endpoint is not None
+        signalling = JsonSignalling(self._endpoint.transports, self._config.home_domain)
+        self._stack.push_async_callback(signalling.close)
+        for text in self._config.json:
+            address = _definite(parse_place("json", text), "json")
+            try:
+                self.json += (await signalling.listen(address, tls, self._judge),)
+            except OSError as error:
+                raise EpCscfError(
+                    f"cannot listen for JSON on {address[0]} port {address[1]}: {error.strerror or error}. "
+                    "See: ip address, ss -lntu"
+                ) from error
 
     async def _start_health(self) -> None:
         config = self._config
