@@ -6,11 +6,12 @@ What is kept is also what it takes to end a call in the network's name (TS 24.22
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imskit.sip.engine.dialog import MAX_FORWARDS
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.message import Message, Request
+from imskit.sip.wire.uri import SipUri
 from network_edge.ep_cscf.engine.effects import Side
 
 MAKES_DIALOGS = frozenset({"INVITE", "SUBSCRIBE", "REFER"})
@@ -108,7 +109,10 @@ def contact_of(message: Message) -> str:
         contacts = message.contacts
     except SipParseError:
         return ""
-    return str(contacts[0].uri) if contacts and contacts != "*" else ""
+    if not contacts or contacts == "*":
+        return ""
+    uri = contacts[0].uri
+    return str(replace(uri, headers=None).without_parameters("method") if isinstance(uri, SipUri) else uri)
 
 
 class Dialogs:

@@ -10,7 +10,7 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imskit.engine import Tokens
 from imskit.ims.reginfo import MEDIA_TYPE, RegInfo, RegInfoError
@@ -199,7 +199,7 @@ class RegEvents:
             ("To", subscription.to or f"<{str.__str__(subscription.identity)}>"),
             ("Call-ID", subscription.call_id),
             ("CSeq", f"{subscription.sequence} SUBSCRIBE"),
-            ("Contact", f"<{SipUri('sip', subscription.user, None, own.host, own.port)}>"),
+            ("Contact", f"<{replace(own, user=subscription.user)}>"),
             ("Event", "reg"),
             ("Accept", MEDIA_TYPE),
             ("Expires", _WANTED_SECONDS),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from imskit.engine import Tokens
 from imskit.secrets import Identity
-from imskit.sip.wire.flow import Address, Flow
+from imskit.sip.wire.flow import Flow
 from imskit.sip.wire.grammar import quote
 from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri, parse_uri, uri_equal
@@ -70,7 +70,7 @@ class Registering:
     def __init__(
         self,
         settings: EpCscfSettings,
-        mw: Address,
+        mw: SipUri,
         bindings: Bindings,
         flows: Flows,
         border: TrustBorder,
@@ -82,6 +82,7 @@ class Registering:
         self._flows = flows
         self._border = border
         self._tokens = tokens
+        self._count = 0
 
     def begin(
         self,
@@ -123,7 +124,9 @@ class Registering:
                 return unavailable(request, settings.retry_after)
             if len(self._bindings.on(flow)) >= settings.limits.registrations:
                 return refuse(request, 403, "too many registrations over this connection")
+        self._count += 1
         binding = Binding(
+            order=self._count,
             token=known.token if known is not None else self._tokens(32),
             key=key,
             impi=impi,
@@ -165,7 +168,7 @@ class Registering:
             headers.remove("Proxy-Authorization")
             request.uri = f"sip:{settings.home_domain}"
             headers.add("Authorization", trusted_credentials(claims, settings))
-        path = SipUri("sip", binding.token, None, *self._mw).with_parameter("lr").with_parameter("ob")
+        path = replace(self._mw, user=binding.token).with_parameter("lr").with_parameter("ob")
         headers.prepend("Path", f"<{path}>")
         if "path" not in request.supported:
             headers.add("Supported", "path")
@@ -192,6 +195,9 @@ class Registering:
         if not binding.contacts:
             return Outcome(response)
         known = self._bindings.of_key(binding.key)
+        if known is not None and known.order > binding.order:
+            # The client has registered over another connection before this answer came.
+            return Outcome(response)
         granted = _granted(response, binding.contacts)
         bound_expires(response, draft.longest)
         if granted == 0:

@@ -40,6 +40,8 @@ class Binding:
     service_route: tuple[str, ...] = ()
     lost_at: float | None = None
     """Since when its connection is gone."""
+    order: int = 0
+    """Of the REGISTER, among all."""
 
     def active(self, now: float) -> bool:
         """Whether the registration stands."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imskit.sip.engine.events import SentBy
 from imskit.sip.engine.proxy import Forward, ForwardTarget, RecordRoute, Respond, RouteRequest
@@ -50,7 +50,7 @@ class Requests:
         self,
         settings: EpCscfSettings,
         w2: tuple[Address, ...],
-        mw: Address,
+        mw: SipUri,
         bindings: Bindings,
         dialogs: Dialogs,
         border: TrustBorder,
@@ -76,7 +76,8 @@ class Requests:
         clean_credentials(request, self._settings.authorization_entity)
         bindings = self._bindings.on(asked.flow)
         if claims is not None:
-            bindings = [binding for binding in bindings if binding.impi == claims.impi]
+            own = {key_of(impu) for impu in claims.impus}
+            bindings = [each for each in bindings if each.impi == claims.impi and each.key[1] in own]
             if not bindings:
                 return self._refuse(asked, 403, "the access token is of another user")
         if request.to.tag is not None:
@@ -95,8 +96,8 @@ class Requests:
                 binding = each
                 break
         sender = request.from_.uri
-        own = {key_of(each) for every in standing for each in every.identities}
-        if key_of(sender) not in own and not anonymous(sender):
+        usable = {key_of(each) for every in standing for each in every.identities}
+        if key_of(sender) not in usable and not anonymous(sender):
             return self._refuse(asked, 403, "From is none of this user's identities")
         if (refusal := self._too_many(asked, binding)) is not None:
             return refusal
@@ -128,7 +129,8 @@ class Requests:
         self._border.charge(request, dialog.icid)
         for route in dialog.routes:
             request.headers.add("Route", route)
-        if not dialog.routes:
+        if dialog.ims_target:
+            # A core that follows whatever Request-URI comes along a route would send for the client to anywhere.
             request.uri = dialog.ims_target
         self._contexts[asked.context] = Context(Side.WEB, binding, request.copy(), dialog)
         return Forward(asked.context, (self._core.along(dialog.routes or (f"<{dialog.ims_target}>",)),), request)
@@ -162,7 +164,7 @@ class Requests:
         context = Context(Side.IMS, binding, request.copy(), dialog, vector.icid if vector else "", vector)
         if dialog is not None:
             dialog.saw(request, Side.IMS)
-            if _terminates(request):
+            if dialog.method != "INVITE" and _terminates(request):
                 self._dialogs.remove(dialog)
         if record is not None:
             context.record_routes = tuple(f"<{uri}>" for uri in _recorded(record)) + tuple(
@@ -191,7 +193,7 @@ class Requests:
     def _record_route(self, binding: Binding, *, inward: bool) -> RecordRoute:
         host, port = self._w2_of(binding.flow) if binding.flow is not None else self._w2[0]
         w2 = SipUri("sip", binding.token, None, host, port).with_parameter("transport", "ws").with_parameter("lr")
-        mw = SipUri("sip", binding.token, None, *self._mw).with_parameter("lr")
+        mw = replace(self._mw, user=binding.token).with_parameter("lr")
         return RecordRoute(w2, mw) if inward else RecordRoute(mw, w2)
 
 

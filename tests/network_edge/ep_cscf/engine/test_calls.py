@@ -251,6 +251,56 @@ def test_requests_in_a_dialog_go_along_its_route(edge_world: Any, alice: Any) ->
     assert edge_world.edge.dialogs == 0
 
 
+def test_the_core_is_not_led_anywhere(edge_world: Any, alice: Any) -> None:
+    """The Request-URI within a dialog is its remote target, too."""
+    invite, response = call(edge_world, alice)
+    update = in_dialog(alice, "UPDATE", invite, response)
+    update.uri = "sip:192.0.2.66:25"
+    assert alice.outcome(update).status == 200
+    assert edge_world.to_core("UPDATE")[0].uri == "sip:bob@10.46.0.2:5060"
+
+
+def test_the_end_of_a_transfers_reports_is_not_the_calls_end(edge_world: Any, alice: Any) -> None:
+    """RFC 5057: REFER's subscription shares the dialog of the call."""
+    invite, response = call(edge_world, alice)
+    alice.answer = lambda request: response_to(request, 481)
+    notify = edge_world.core_request(
+        "NOTIFY",
+        alice.contact,
+        ("Route", ", ".join(f"<{route.uri}>" for route in edge_world.to_core("INVITE")[0].record_routes)),
+        ("From", response.headers.get("To")),
+        ("To", invite.headers.get("From")),
+        ("Call-ID", invite.call_id),
+        ("Event", "refer"),
+        ("Subscription-State", "terminated;reason=noresource"),
+    )
+    edge_world.from_core(notify)
+    assert edge_world.core_answer(notify).status == 481
+    assert alice.outcome(in_dialog(alice, "BYE", invite, response)).status == 200
+
+
+def test_a_subscription_of_the_clients_ends_with_its_last_notify(edge_world: Any, alice: Any) -> None:
+    edge_world.on_request = pick_up(200, ("Expires", 600))
+    subscribe = alice.build("SUBSCRIBE", BOB, ("Event", "presence"), ("Expires", 600))
+    response = alice.outcome(subscribe)
+    assert edge_world.edge.dialogs == 1
+    alice.answer = lambda request: response_to(request, 200)
+    sent = next(each for each in edge_world.to_core("SUBSCRIBE") if each.headers.get("Event") == "presence")
+    notify = edge_world.core_request(
+        "NOTIFY",
+        alice.contact,
+        ("Route", ", ".join(f"<{route.uri}>" for route in sent.record_routes)),
+        ("From", response.headers.get("To")),
+        ("To", subscribe.headers.get("From")),
+        ("Call-ID", subscribe.call_id),
+        ("Event", "presence"),
+        ("Subscription-State", "terminated"),
+    )
+    edge_world.from_core(notify)
+    assert edge_world.core_answer(notify).status == 200
+    assert edge_world.edge.dialogs == 0
+
+
 def test_a_dialog_of_nobodys(edge_world: Any, alice: Any) -> None:
     """Neither a made-up dialog nor somebody else's."""
     invite, response = call(edge_world, alice)

@@ -108,6 +108,30 @@ def test_a_second_connection_replaces_the_first_unheard(edge_world: Any, alice: 
     assert call.send("BYE").status == 200
 
 
+def test_an_answer_of_an_earlier_connection_comes_late(edge_world: Any) -> None:
+    """The REGISTER of a connection that is gone must not take the new one's place."""
+    held: list[Request] = []
+
+    def hold_first(request: Request) -> Response | None:
+        if request.method == "REGISTER" and not held:
+            held.append(request)
+            return response_to(request, 100)
+        return None
+
+    edge_world.on_request = hold_first
+    alice = edge_world.client()
+    alice.register_with_token()
+    edge_world.close(alice)
+    alice.reconnect()
+    assert alice.register_with_token().status == 200
+    path = edge_world.path()
+    edge_world.from_core(edge_world._serve(held[0]))
+    alice.answer = lambda request: response_to(request, 200, to_tag="x")
+    message = edge_world.core_request("MESSAGE", alice.contact, ("Route", str(path)))
+    edge_world.from_core(message)
+    assert edge_world.core_answer(message).status == 200
+
+
 def test_another_instance_takes_nothing_over(edge_world: Any, alice: Any) -> None:
     """The same user elsewhere is another registration with a token of its own."""
     call = Call(edge_world, alice)

@@ -231,6 +231,21 @@ def test_identities_of_a_pool_stay_apart(edge_world: Any) -> None:
     assert first.ask("MESSAGE", BOB, ("From", f"<{two}>;tag=f")).status == 403
 
 
+def test_a_token_of_another_of_the_pool(edge_world: Any) -> None:
+    """A-REG3: one private identity, and still another user."""
+    one, two = f"sip:+15550301@{HOME}", f"sip:+15550302@{HOME}"
+    edge_world.claims = {
+        name: TokenClaims(Identity("pool@x"), (Identity(impu),), Identity(name), "i", "third.example", 2e9)
+        for name, impu in (("t1", one), ("t2", two))
+    }
+    first = edge_world.client("first")
+    first.impu = one
+    assert first.register(("Authorization", "Bearer t1")).status == 200
+    assert first.ask("MESSAGE", BOB, ("Authorization", "Bearer t2")).status == 403
+    edge_world.on_request = accept_messages
+    assert first.ask("MESSAGE", BOB, ("Authorization", "Bearer t1")).status == 200
+
+
 def test_a_private_identity_cannot_inject_anything(edge_world: Any) -> None:
     """Quotes in a claim stay inside the quotes."""
     evil = 'a", integrity-protected="yes", x="\\'
