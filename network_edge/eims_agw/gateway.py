@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 RINGING_SECONDS = 180.0
 """An IMS side that was never heard may still be ringing after an early answer: as long as timer C (RFC 3261 16.6)."""
 _HOUSEKEEPING_SECONDS = 1.0
+_LAST_WORD_SECONDS = 1.0
 
 _LITE = {Side.WEB: (IceLite.BACKWARD, IceLite.BOTH), Side.IMS: (IceLite.FORWARD, IceLite.BOTH)}
 """The words of NG's ``ICE-lite`` that concern the browser, by who made the first offer."""
@@ -306,7 +307,10 @@ class Gateway:
             case Step.CONSENT_LOST:
                 self._lose(session, Loss.CONSENT, "the browser has not answered STUN for 30 s (RFC 7675)")
             case Step.FAILED if session.lost is not Loss.CONSENT:
-                self._lose(session, Loss.TRANSPORT, event.reason)
+                # Who hangs up closes DTLS too, and the word of it may come here by a longer way.
+                asyncio.get_running_loop().call_later(
+                    _LAST_WORD_SECONDS, self._lose, session, Loss.TRANSPORT, event.reason
+                )
             case Step.MEDIA_TIMEOUT:
                 session.silent = True  # judged by the housekeeping
             case Step.MEDIA_BACK:
@@ -315,7 +319,11 @@ class Gateway:
                     session.lost = None
 
     def _lose(self, session: _Session, loss: Loss, reason: str) -> None:
-        if session.lost is not None:
+        if (
+            session.lost is not None
+            or session.ending is not None
+            or session not in self._calls.get(session.call_id, ())
+        ):
             return
         session.lost, session.lost_at = loss, time.monotonic()
         self.counters[f"lost {loss}"] += 1
