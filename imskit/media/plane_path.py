@@ -96,9 +96,7 @@ class PacketPath:
         try:
             entry.sendto(data, address)
         except OSError as error:
-            dropped["send-error"] += 1
-            if dropped["send-error"] == 1:
-                _log.info("sending to %s port %d failed: %s", address[0], address[1], error)
+            _send_failed(error, address, dropped)
             return False
         return True
 
@@ -257,8 +255,15 @@ class PacketPath:
             data = buffer.view[start - 4 : start + length]
             if not self._transmit(channel.server, data, channel.client, leg.dropped):
                 return
-        elif not self._emit(leg, leg.socket, buffer.view[start : start + length], remote):
-            return
+        elif leg.socket is None or self._relayed or self._own_channels:
+            if not self._emit(leg, leg.socket, buffer.view[start : start + length], remote):
+                return
+        else:  # a gateway's legs: nothing but a socket
+            try:
+                leg.socket.sendto(buffer.view[start : start + length], remote)
+            except OSError as error:
+                _send_failed(error, remote, leg.dropped)
+                return
         leg.packets_sent += 1
         leg.octets_sent += payload
         sending = leg.sending
@@ -337,6 +342,13 @@ class PacketPath:
         view = self._received.view
         CHANNEL_HEADER.pack_into(view, HEAD - 4, channel.number, length)
         self._transmit(channel.server, view[HEAD - 4 : HEAD + length], channel.client, self.dropped)
+
+
+def _send_failed(error: OSError, address: Address, dropped: Counter[str]) -> None:
+    """Count a datagram that the network refused; the first is worth a line."""
+    dropped["send-error"] += 1
+    if dropped["send-error"] == 1:
+        _log.info("sending to %s port %d failed: %s", address[0], address[1], error)
 
 
 def _reason(status: int) -> str:

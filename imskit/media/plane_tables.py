@@ -105,8 +105,9 @@ class Leg:
         if clock_rate is None:
             return
         transit = (now * clock_rate - timestamp) % 4294967296.0
-        if record.transit is not None and record.clock_rate == clock_rate:
-            difference = abs(transit - record.transit)
+        before = record.transit
+        if before is not None and record.clock_rate == clock_rate:
+            difference = transit - before if transit > before else before - transit
             if difference > 2147483648.0:
                 difference = 4294967296.0 - difference
             record.jitter += (difference - record.jitter) / 16.0
