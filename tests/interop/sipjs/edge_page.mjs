@@ -10,6 +10,8 @@ const tell = (event, value) => { happened[event] = value ?? true; waiting[event]
 const until = (event) => (event in happened ? Promise.resolve(happened[event]) : new Promise((done) => waiting[event].push(done)));
 
 let simpleUser = null;
+let held = () => {};
+const hold = (change) => new Promise((done) => { held = () => done(true); change(); });
 
 window.phone = {
   async register({ server, uri, user, password, token }) {
@@ -27,6 +29,7 @@ window.phone = {
         onRegistered: () => tell('registered', { ok: true }),
         onCallReceived: () => tell('incoming', {}),
         onCallAnswered: () => tell('confirmed', { ok: true }),
+        onCallHold: () => held(),
         onCallHangup: () => { tell('confirmed', { cause: 'ended' }); tell('ended', {}); },
       },
     });
@@ -49,8 +52,8 @@ window.phone = {
     await simpleUser.answer();
     return until('confirmed');
   },
-  async hold() { await simpleUser.hold(); return true; },
-  async unhold() { await simpleUser.unhold(); return true; },
+  hold: () => hold(() => simpleUser.hold()),
+  unhold: () => hold(() => simpleUser.unhold()),
   async hangUp() { await simpleUser.hangup(); return until('ended'); },
   ended: () => until('ended'),
   pitch,
