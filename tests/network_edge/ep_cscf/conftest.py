@@ -117,13 +117,14 @@ class Client:
 
 
 class EdgeWorld:
-    def __init__(self, settings: EpCscfSettings | None = None, alg: Any = None) -> None:
+    def __init__(self, settings: EpCscfSettings | None = None, alg: Any = None, transport: Transport = "UDP") -> None:
         self.now = 1000.0
         self._count = itertools.count(1)
         self._tokens = itertools.count(1)
         self.settings = settings or EpCscfSettings(HOME, "edge.example")
-        self.edge = EpCscf((W2,), Target("UDP", MW), Target("UDP", CORE), self.settings, self.tokens, alg)
-        self.mw = Flow("UDP", MW, CORE, 0)
+        self.core_target = Target(transport, CORE)
+        self.edge = EpCscf((W2,), Target(transport, MW), self.core_target, self.settings, self.tokens, alg)
+        self.mw = Flow(transport, MW, CORE, 0)
         self.clients: list[Client] = []
         self.outputs: list[Any] = []
         """All that is neither message nor question about a token."""
@@ -159,7 +160,7 @@ class EdgeWorld:
             self.edge.handle(pending.pop(0), self.now)
             while (output := self.edge.poll()) is not None:
                 if isinstance(output, Transmit):
-                    if self.core_unreachable and output.destination == Target("UDP", CORE):
+                    if self.core_unreachable and output.destination == self.core_target:
                         pending.append(TransportFailed(output.key, "port unreachable"))
                     else:
                         self._transmit(output)
@@ -187,7 +188,7 @@ class EdgeWorld:
                 if client.flow == where:
                     client.take(message)
             return
-        assert where == Target("UDP", CORE) or where == self.mw, f"sent to {where}"
+        assert where == self.core_target or where == self.mw, f"sent to {where}"
         self.core.append(message)
         if isinstance(message, Request):
             response = self.on_request(message) or self._serve(message)

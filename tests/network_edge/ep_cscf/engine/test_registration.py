@@ -370,6 +370,20 @@ def test_draining_refuses_new_registrations_only(edge_world: Any) -> None:
     assert late.register_with_token().status == 200
 
 
+def test_over_tcp_towards_the_core(make_edge: Callable[..., Any]) -> None:
+    """A-EPCSCF: Mw over TCP; the ways back to us say so, and the Service-Route's host is reached the same way."""
+    world = make_edge(transport="TCP")
+    alice = world.client()
+    assert alice.register_with_token().status == 200
+    assert world.path().uri.transport == "tcp"
+    assert registered(world).top_via.transport == "TCP"
+    world.on_request = accept_messages
+    assert alice.ask("MESSAGE", BOB).status == 200
+    alice.send(alice.build("INVITE", BOB))
+    mw, w2 = world.to_core("INVITE")[0].record_routes
+    assert (mw.uri.transport, w2.uri.transport) == ("tcp", "ws")
+
+
 def test_what_a_client_may_not_say_in_register(edge_world: Any) -> None:
     """A-EPCSCF: TS 24.229 clause 4.4."""
     forged = [
