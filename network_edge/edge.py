@@ -113,7 +113,8 @@ class Edge:
         return {
             "page": self._config.page,
             "websocket": [f"wss {host}:{port}" for host, port in self.ep_cscf.wss]
-            + [f"ws {host}:{port}" for host, port in self.ep_cscf.ws],
+            + [f"ws {host}:{port}" for host, port in self.ep_cscf.ws]
+            + [f"json {host}:{port}" for host, port in self.ep_cscf.json],
             "mw": f"{self.ep_cscf.mw[0]}:{self.ep_cscf.mw[1]}",
             "core": self._ep_cscf_config.mw.core,
             "log_ins": self.wwsf.sessions,
