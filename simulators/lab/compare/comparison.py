@@ -15,6 +15,7 @@ from pathlib import Path as File
 from typing import Any
 
 import psutil
+from playwright.async_api import Error as BrowserError
 
 from imskit.observe.events import read_events
 from simulators.impairment.engine import Impairment
@@ -26,7 +27,7 @@ from simulators.lab.compare.model import CallMeasure, Conditions, Path, Report
 from simulators.lab.compare.page import LogIn, WatchedPage
 from simulators.lab.compare.traffic import UDP, Rule
 from simulators.lab.compare.usage import Meter
-from simulators.lab.control import until
+from simulators.lab.control import ControlError, until
 from simulators.lab.host import Host
 from simulators.lab.lab import LAPTOP_PASSWORD, LAPTOP_USER, PHONE_NUMBER, PORTAL_URL, Lab
 from simulators.lab.speech import LENGTH_SECONDS, RATE, Samples, make_speech, read_wav, resample
@@ -153,9 +154,9 @@ class Comparison:
         try:
             async with self._page(path) as page:
                 await self._measure(page, measure)
-        except LabError as error:
-            measure.error = str(error)
-            self._progress(f"call {number}, {path.label}: {error}")
+        except (LabError, ControlError, BrowserError) as error:
+            measure.error = str(error).splitlines()[0]
+            self._progress(f"call {number}, {path.label}: {measure.error}")
             with contextlib.suppress(Exception):  # the next call wants a phone that is free
                 await self.lab.phone("POST", "/hangup")
         measure.complete(f"the call failed: {measure.error}" if measure.error else "not observed")
