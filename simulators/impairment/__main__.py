@@ -25,7 +25,7 @@ class Direction:
     """Frames of one interface, put out on another when the link lets them."""
 
     def __init__(self, source: socket.socket, target: socket.socket, impairment: Impairment) -> None:
-        self.link = Link(impairment, random.Random())
+        self.link = Link(impairment, random.random)
         self._source = source
         self._target = target
         self._loop = asyncio.get_running_loop()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from random import Random
 
 from imskit.engine import Tick
 
@@ -80,9 +80,10 @@ class Frame:
 class Link:
     """One direction of a link: `Frame` in; `Frame` out, in order, when its time has come."""
 
-    def __init__(self, impairment: Impairment, random: Random) -> None:
+    def __init__(self, impairment: Impairment, chance: Callable[[], float]) -> None:
+        """``chance`` draws evenly from 0 up to, not including, 1."""
         self._impairment = impairment
-        self._random = random
+        self._chance = chance
         self._free = 0.0
         self._last = 0.0
         self._under_way: deque[tuple[float, Frame]] = deque()
@@ -101,7 +102,7 @@ class Link:
 
     def _enter(self, frame: Frame, now: float) -> None:
         wanted = self._impairment
-        if wanted.loss and self._random.random() < wanted.loss:
+        if wanted.loss and self._chance() < wanted.loss:
             self.lost += 1
             return
         sent = now
@@ -111,7 +112,7 @@ class Link:
                 self.dropped += 1
                 return
             sent = self._free = begin + 8 * len(frame.data) / wanted.rate
-        vary = self._random.uniform(-wanted.jitter, wanted.jitter) if wanted.jitter else 0.0
+        vary = wanted.jitter * (2 * self._chance() - 1) if wanted.jitter else 0.0
         self._last = max(self._last, sent + wanted.delay + vary)
         self._under_way.append((self._last, frame))
 

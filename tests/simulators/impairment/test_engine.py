@@ -15,7 +15,7 @@ from simulators.impairment.engine import QUEUE_SECONDS, Frame, Impairment, Link
 
 def run(impairment: Impairment, sent: list[float], size: int = 200, seed: int = 1) -> tuple[list[float], Link]:
     """Send packets at the given times; returns when each arrived."""
-    link = Link(impairment, Random(seed))
+    link = Link(impairment, Random(seed).random)
     arrived: list[tuple[float, int]] = []
 
     def drain(now: float) -> None:
