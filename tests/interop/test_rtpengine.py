@@ -5,21 +5,29 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from imskit.media.events import Step
 from imskit.media.python_plane import PythonPlane
 from imskit.sdp.profile import AMR_WB, AMR_WB_OCTET_ALIGNED, IMS, OPUS, PCMA, Format
+from imskit.sdp.sdes import Suite
+from network_edge.eims_agw.call_media import MediaNode, Network
+from network_edge.eims_agw.gateway import Gateway
 from network_edge.iq.gateway import (
     TOWARDS_IMS,
+    TOWARDS_IMS_SDES,
     TOWARDS_WEB,
     AnswerRequest,
     DeleteRequest,
+    Dtls,
     Loss,
+    MediaFlags,
     MediaLost,
     OfferRequest,
     QueryRequest,
+    Transport,
     UnknownCallError,
 )
 from network_edge.iq.ng_gateway import NgGateway
@@ -88,6 +96,30 @@ async def test_a_call_from_ims(
     answer = browser.take_offer(towards_web)
     phone.take_answer(await gateway.answer(AnswerRequest("call", "ims", "web", answer, TOWARDS_IMS)))
     await speak(browser, phone)
+
+
+@pytest.mark.parametrize("suite", [suite.value for suite in Suite])
+async def test_sdes_between_our_gateway_and_rtpengine(
+    rtpengine: tuple[NgGateway, asyncio.subprocess.Process], ends: dict[str, BrowserEnd | PhoneEnd], suite: str
+) -> None:
+    """R-SEC: our gateway speaks SRTP with SDES to rtpengine as an IMS core's border, which gives the phone RTP."""
+    border, _ = rtpengine
+    network = Network("127.0.0.1", range(32000, 34998))
+    gateway = Gateway(MediaNode(PythonPlane(), network, network))
+    ends["web"] = browser = BrowserEnd(PythonPlane(), offers=True, formats=(PCMA,))
+    ends["ims"] = phone = PhoneEnd(PythonPlane(), formats=(PCMA,))
+    plain = MediaFlags(transport=Transport.AVP, sdes=("off",), replace=("origin", "session-connection"))
+    secured = MediaFlags(transport=Transport.SAVP, dtls=Dtls.OFF, replace=("origin", "session-connection"))
+    try:
+        towards_ims = replace(TOWARDS_IMS_SDES, sdes=(f"only-{suite}",))
+        offer = await gateway.offer(OfferRequest("call", "web", browser.offer(), towards_ims))
+        answer = phone.take_offer(await border.offer(OfferRequest("border", "web", offer, plain)))
+        answer = await border.answer(AnswerRequest("border", "web", "ims", answer, secured))
+        assert [value.split()[1] for value in answer.media[0].attributes("crypto")] == [suite]
+        browser.take_answer(await gateway.answer(AnswerRequest("call", "web", "ims", answer, TOWARDS_WEB)))
+        await speak(browser, phone)
+    finally:
+        await gateway.close()
 
 
 async def test_its_death_within_a_call_is_noticed(

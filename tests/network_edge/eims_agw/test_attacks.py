@@ -159,7 +159,7 @@ async def test_stun_flood(bench, attacker, kind, lite):
     await settled(gateway)
     answered = attacker.answers()
     assert answered <= (250 + 110 * elapsed if kind == "wrong password" else 0)
-    assert agent.dropped > 500 or kind == "garbage"
+    assert agent.dropped > 200 or kind == "garbage"
     assert agent._connection.validated == proven and len(agent._connection.remote_candidates) <= 2
     assert media_of(gateway).stats(Side.WEB).remote == browser._socket.getsockname()
 
@@ -205,7 +205,7 @@ async def test_dtls_flood(bench, attacker, source):
     leg = media_of(gateway)._web
     assert leg.state is Step.DTLS_CONNECTED and len(leg._dtls._path._packets) <= 16
     if source == "stranger":
-        assert leg.unproven > 500 and attacker.answers() == 0
+        assert leg.unproven > 100 and attacker.answers() == 0
 
 
 async def test_dtls_before_ice_is_dropped(bench, attacker):
@@ -351,7 +351,7 @@ async def test_sdp_bombs(bench, kind):
         assert gateway.sessions == 0
     else:
         assert gateway.sessions == 1 and kind not in ("m-lines", "candidates", "attributes", "session lines")
-    assert time.process_time() - start < 2.0
+    assert time.process_time() - start < 3.0
 
 
 async def test_an_answer_of_ims_that_is_a_bomb(bench):
@@ -370,7 +370,7 @@ async def test_an_answer_of_ims_that_is_a_bomb(bench):
             pass
     with pytest.raises(SdpError):
         SessionDescription.parse(answer + "a=" + "x" * 66000)
-    assert time.process_time() - start < 2.0
+    assert time.process_time() - start < 3.0
 
 
 async def test_late_candidates_are_bounded(bench):
