@@ -196,6 +196,26 @@ async def test_old_key_is_taken_for_two_seconds(
     assert bench.plane.stats(a).dropped == {"authentication": 1}
 
 
+async def test_a_key_that_stays_keeps_its_replay_list(bench: Any) -> None:
+    """RFC 4568 7.1.4: with a new sending key alone, what has been received once is a replay still, and the reverse."""
+    peer = bench.peer()
+    leg, address, _ = bench.secured_leg(peer)
+    arrived: list[bytes] = []
+    bench.plane.tap(leg, lambda data, now: arrived.append(data))
+    bench.plane.leg_keys(leg, keys())
+    packet = srtp(KEY_B, outbound=True).protect(rtp(1))
+    peer.send(packet, address)
+    await bench.settle()
+    bench.plane.leg_keys(leg, keys(send=bytes(range(50, 80))))
+    peer.send(packet, address)
+    await bench.settle()
+    assert len(arrived) == 1 and bench.plane.stats(leg).dropped == {"replay": 1}
+    bench.plane.leg_keys(leg, keys(send=bytes(range(50, 80)), receive=KEY_A))
+    peer.send(srtp(KEY_A, outbound=True).protect(rtp(2)), address)
+    await bench.settle()
+    assert len(arrived) == 2
+
+
 async def test_taking_the_keys_away_locks_the_leg(bench: Any) -> None:
     browser, ims = bench.peer(), bench.peer()
     a, _, _ = bench.secured_leg(browser)

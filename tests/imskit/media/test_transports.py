@@ -11,6 +11,8 @@ import inspect
 import pytest
 from aioice import ice, stun
 from aiortc import rtcdtlstransport
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from imskit.media.plane import Address, SrtpProfile
 from imskit.media.transports import Certificate, DtlsAssociation, DtlsError, IceAgent, _DtlsPath, _DtlsTransport
@@ -31,6 +33,7 @@ async def test_private_names_of_aioice() -> None:
         "_early_checks",
         "_early_checks_done",
         "_check_list",
+        "_check_list_done",
         "_check_list_state",
         "_nominated",
         "_query_consent_task",
@@ -167,3 +170,60 @@ async def test_malformed_stun_does_not_escape() -> None:
     without_priority.add_message_integrity(b"p" * 24)
     agent.datagram_received(bytes(without_priority), ("192.0.2.10", 1))
     await agent.close()
+
+
+def _agent(sent: list[tuple[bytes, Address]], *, lite: bool) -> IceAgent:
+    return IceAgent(
+        [ADDRESS],
+        lambda data, address: sent.append((data, address)),
+        ufrag="ours",
+        password=Secret("p" * 24),
+        controlling=False,
+        wait_for_peer=True,
+        selected=lambda address: None,
+        lite=lite,
+    )
+
+
+def _check(username: str, password: str) -> bytes:
+    request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+    request.attributes["PRIORITY"] = 1  # USERNAME need not come first
+    request.attributes["USERNAME"] = username
+    request.attributes["ICE-CONTROLLING"] = 1
+    request.add_message_integrity(password.encode())
+    return bytes(request)
+
+
+@pytest.mark.parametrize("lite", [False, True])
+async def test_floods_are_rationed(lite: bool) -> None:
+    """Other user fragments are dropped; wrong passwords get so many answers; a proven address is never rationed."""
+    sent: list[tuple[bytes, Address]] = []
+    agent = _agent(sent, lite=lite)
+    for name in ("", "our", "other:theirs", "ours", "xours:theirs"):
+        agent.datagram_received(_check(name, "p" * 24), ADDRESS)
+    assert sent == [] and agent.dropped == 5
+    agent.datagram_received(_check("ours:theirs", "p" * 24), ("192.0.2.99", 1))
+    wrong = _check("ours:theirs", "w" * 24)
+    for port in range(2000):
+        agent.datagram_received(wrong, ("192.0.2.66", 1024 + port))
+    assert 100 < len(sent) < 1000 and agent.dropped > 1000
+    before = len(sent)
+    for _ in range(300):
+        agent.datagram_received(_check("ours:theirs", "p" * 24), ("192.0.2.99", 1))
+    assert (
+        len(sent) == before + 300 and agent.validated(("192.0.2.99", 1)) and not agent.validated(("192.0.2.66", 1024))
+    )
+    await agent.close()
+
+
+@settings(deadline=None, max_examples=50)
+@given(at=st.integers(0, 80), noise=st.binary(max_size=60))
+def test_noise_raises_nothing(at: int, noise: bytes) -> None:
+    async def feed() -> None:
+        agent = _agent([], lite=True)
+        whole = _check("ours:theirs", "p" * 24)
+        for data in (whole[:at] + noise, whole[:at], noise, whole[:at] + noise + whole[at + len(noise) :]):
+            agent.datagram_received(data, ADDRESS)
+        await agent.close()
+
+    asyncio.run(feed())
