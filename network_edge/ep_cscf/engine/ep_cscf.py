@@ -124,7 +124,7 @@ class EpCscf:
             own = own.with_parameter("transport", mw.transport.lower())
         self._registering = Registering(settings, own, self._bindings, self._flows, self._border, tokens)
         self._reg_events = RegEvents(own, tokens)
-        self._core = TowardsCore(core, SentBy(*self._mw))
+        self._core = TowardsCore(core, SentBy(*self._mw), self._trusted)
         self._release = NetworkRelease(self._dialogs, self._core, self._border, tokens, self._proxy.handle)
         self._contexts: dict[str, Context] = {}
         self._requests = Requests(

@@ -133,7 +133,7 @@ class Requests:
             # A core that follows whatever Request-URI comes along a route would send for the client to anywhere.
             request.uri = dialog.ims_target
         self._contexts[asked.context] = Context(Side.WEB, binding, request.copy(), dialog)
-        return Forward(asked.context, (self._core.along(dialog.routes or (f"<{dialog.ims_target}>",)),), request)
+        return Forward(asked.context, (self._core.within(dialog.routes, dialog.ims_target),), request)
 
     def from_core(self, asked: RouteRequest, now: float) -> Forward | Respond:
         """Clause 5.2.6.4: the token in Path or Record-Route says which client."""

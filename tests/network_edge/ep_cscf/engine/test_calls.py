@@ -331,6 +331,43 @@ def test_a_core_without_record_route(edge_world: Any, alice: Any) -> None:
     assert edge_world.to_core("BYE")[0].uri == "sip:bob@10.45.0.1:5062"
 
 
+def test_a_peers_contact_is_no_way_out_of_the_core(edge_world: Any, alice: Any) -> None:
+    """Without a recorded route what is for a host that is not the core's still goes to the core (the world checks)."""
+    invite = edge_world.core_request("INVITE", alice.contact, ("Route", str(edge_world.path())))
+    edge_world.from_core(invite)
+    answer(alice, alice.requests("INVITE")[-1])
+    edge_world.on_request = pick_up()
+    bye = alice.build(
+        "BYE",
+        "sip:bob@10.46.0.2:5060",
+        ("From", f"<{ALICE}>;tag=alice-tag"),
+        ("To", invite.headers.get("From")),
+        ("Call-ID", invite.call_id),
+    )
+    assert alice.outcome(bye).status == 200
+    assert edge_world.to_core("BYE")[0].uri == "sip:bob@10.46.0.2:5060"
+
+
+def test_a_peers_record_route_is_no_way_out_of_the_core(edge_world: Any, alice: Any) -> None:
+    """Nor is a route that a peer has recorded behind a core that records none."""
+
+    def rogue(request: Request) -> Response | None:
+        if request.method not in ("INVITE", "BYE"):
+            return None
+        response = response_to(request, 200, to_tag="bob")
+        recorded = response.headers.elements("Record-Route")
+        response.headers.remove("Record-Route")
+        response.headers.add("Record-Route", ", ".join(["<sip:192.0.2.66;lr>", *recorded]))
+        response.headers.add("Contact", "<sip:bob@192.0.2.66>")
+        return response
+
+    edge_world.on_request = rogue
+    invite = alice.build("INVITE", BOB)
+    response = alice.outcome(invite)
+    assert alice.outcome(in_dialog(alice, "BYE", invite, response)).status == 200
+    assert [str(route) for route in edge_world.to_core("BYE")[0].routes] == ["<sip:192.0.2.66;lr>"]
+
+
 def test_emergency_calls(alice: Any) -> None:
     assert alice.ask("INVITE", "urn:service:sos", ("To", "<urn:service:sos>")).status == 380
 
