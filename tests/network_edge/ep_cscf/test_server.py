@@ -21,9 +21,12 @@ from imskit.sip.wire.flow import Address
 from network_edge.certificate import ensure_certificate
 from network_edge.ep_cscf.config import EpCscfConfig, MwConfig
 from network_edge.ep_cscf.engine.effects import (
+    CallStep,
+    CallStepKind,
     MediaAnswer,
     MediaDelete,
     MediaOffer,
+    Side,
     TokenAccepted,
     TokenClaims,
     TokenRefused,
@@ -186,6 +189,23 @@ async def test_draining_refuses_with_retry_after(make_server: Callable[..., Any]
         response = await phone.response()
         assert (response.status, response.headers.get("Retry-After")) == (503, "7")
         assert server.state()["problem"] == "draining"
+
+
+async def test_draining_waits_for_running_calls(
+    make_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await make_server()
+    running = [1]
+    monkeypatch.setattr(EpCscfServer, "calls", property(lambda _: running[0]))
+    server.drain()
+    waiting = asyncio.ensure_future(server.drained())
+    server._output(CallStep(CallStepKind.ANSWERED, "a", Side.WEB))
+    await asyncio.sleep(0)
+    assert not waiting.done() and server.state()["calls"] == 1
+    running[0] = 0
+    server._output(CallStep(CallStepKind.ENDED, "a", Side.WEB))
+    await asyncio.wait_for(waiting, 5)
+    assert 'ep_cscf_call_steps_total{side="web",step="ended"} 1.0' in server.metrics.text().decode()
 
 
 async def test_commands_of_one_call_are_carried_out_in_turn(make_server: Callable[..., Any]) -> None:
