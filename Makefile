@@ -13,7 +13,7 @@ setup:           ## system packages, Python environment, the page's JavaScript
 setup-test:
 	@scripts/setup test
 
-demo: setup      ## a browser calls a VoLTE phone and is called back, in a lab on this machine
+demo: setup      ## browsers call a VoLTE phone and are called back, over both paths, in a lab on this machine
 	$(PYTHON) -m imsbridge demo
 
 test: setup-test   ## everything CI runs: linters, unit, interoperability and end-to-end tests

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING
 from imskit.observe import logs
 
 if TYPE_CHECKING:
-    from simulators.lab.demo import CallResult, Demo, DemoResult
+    from simulators.lab.demo import Demo, DemoResult
+    from simulators.lab.measures import CallResult
 
 _DESCRIPTION = """\
-Builds a lab of three hosts in network namespaces (handset, operator, phone), starts the UE agent with a simulated SIM
-card behind a real pcscd, an IMS core, a VoLTE phone and a headless Chromium, and lets the browser call the phone and
-the phone call the browser.  Nothing of this machine's own configuration is touched, and nothing is left behind.
+Builds a lab of four hosts in network namespaces (handset, laptop, operator, phone), starts the UE agent with a
+simulated SIM card behind a real pcscd, an IMS core, a VoLTE phone and a headless Chromium, and lets the browser call
+the phone and the phone call the browser.  Then a second Chromium, on the laptop without agent and card, does the same
+through the network edge, registered in three ways, and calls the first one.  Nothing of this machine's own
+configuration is touched, and nothing is left behind.
 """
 _EPILOG = """\
 exit codes: 0 every step held, 1 a step did not, 2 wrong arguments, 3 the lab cannot be built here
@@ -39,7 +42,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--path", choices=("ue",), default="ue", help="through the agent on the device (the only one yet)"
+        "--path",
+        choices=("ue", "edge"),
+        help="only this one: through the agent on the device (ue), or through the network edge (edge); default: both",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the measurements here too (docs/demo-json.md)")
     parser.add_argument("--keep", action="store_true", help="leave the lab running afterwards, until Ctrl-C")
@@ -92,7 +97,8 @@ async def _run(arguments: argparse.Namespace, root: Path) -> DemoResult:
     def progress(text: str) -> None:
         print(f"  {time.monotonic() - started:5.1f} s  {text}", file=sys.stderr, flush=True)
 
-    demo = Demo(root, progress, arguments.log_level)
+    paths = ("ue", "edge") if arguments.path is None else (arguments.path,)
+    demo = Demo(root, progress, arguments.log_level, paths)
 
     async def keep() -> None:
         if arguments.keep and not stop.is_set():
@@ -158,6 +164,8 @@ def show(result: DemoResult) -> None:
     for call in result.calls:
         console.print()
         _show_call(console, call)
+    if result.edge.registrations:
+        _show_edge(console, result)
     if result.calls:
         load = result.load
         console.print(
@@ -184,7 +192,7 @@ def _show_call(console: object, call: CallResult) -> None:
     speech = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("speech", "codecs", "packets", "PESQ", "codecs alone", "likeness", "added ms", ""):
         speech.add_column(name, justify="left" if name in ("speech", "codecs", "") else "right")
-    for name, way in (("to phone", call.to_phone), ("to browser", call.to_browser)):
+    for name, way in ((f"to {call.far}", call.to_phone), (f"to {call.near}", call.to_browser)):
         speech.add_row(
             name,
             way.codecs.replace(" > ", "→"),
@@ -196,6 +204,24 @@ def _show_call(console: object, call: CallResult) -> None:
             _verdict(way.ok, ""),
         )
     console.print(speech)
+
+
+def _show_edge(console: object, result: DemoResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    assert isinstance(console, Console)
+    console.print()
+    table = Table(title="Registration through the edge", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("way")
+    table.add_column("ms", justify="right")
+    table.add_column("")
+    for step in result.edge.registrations:
+        table.add_row(step.name, _number(step.ms), _verdict(step.ok, step.note))
+    console.print(table)
+    for call in result.edge.calls:
+        console.print()
+        _show_call(console, call)
 
 
 def _number(ms: float | None) -> str:

@@ -19,57 +19,16 @@ import psutil
 
 from imskit.observe.events import read_events
 from simulators.lab.browser import Browser, PhonePage
+from simulators.lab.edge_demo import EdgeDemo, EdgeResult
 from simulators.lab.lab import PHONE_NUMBER, PORTAL_URL, USER_NUMBER, Lab
-from simulators.lab.speech import LENGTH_SECONDS, RATE, Quality, compare, make_speech, read_wav, resample, through
+from simulators.lab.measures import CallResult, Step, rate_speech, step
+from simulators.lab.speech import LENGTH_SECONDS, RATE, make_speech, read_wav, resample
 from simulators.lab.world import LabError
 
 TALK_SECONDS = 2 * LENGTH_SECONDS + 2.0
 """Long enough for one whole round of the loop each way, wherever it begins."""
-PESQ_MARGIN = 0.3
-"""How far the path may stay behind its two codecs alone."""
-LEAST_CORRELATION = 0.7
-"""Other speech reaches about 0.3; a browser on a busy machine plays with gaps, which PESQ judges."""
 
 type Progress = Callable[[str], None]
-
-
-@dataclass
-class Step:
-    """One thing that must hold: when it happened, counted from the beginning of its part, or that it did not."""
-
-    name: str
-    ms: float | None = None
-    ok: bool = True
-    note: str = ""
-
-
-@dataclass
-class Direction:
-    """Speech one way: the codecs on both sides, and how it arrived."""
-
-    codecs: str = ""
-    pesq: float | None = None
-    pesq_codecs: float | None = None
-    """Of the same speech through the same two codecs alone, without a network."""
-    correlation: float = 0.0
-    packets: int = 0
-    added_ms: float | None = None
-    ok: bool = False
-
-
-@dataclass
-class CallResult:
-    """One call."""
-
-    name: str
-    steps: list[Step] = field(default_factory=list)
-    to_phone: Direction = field(default_factory=Direction)
-    to_browser: Direction = field(default_factory=Direction)
-
-    @property
-    def ok(self) -> bool:
-        """Whether everything held."""
-        return all(step.ok for step in self.steps) and self.to_phone.ok and self.to_browser.ok
 
 
 @dataclass
@@ -106,24 +65,29 @@ class DemoResult:
     start: list[Step] = field(default_factory=list)
     calls: list[CallResult] = field(default_factory=list)
     load: Load = field(default_factory=Load)
+    edge: EdgeResult = field(default_factory=EdgeResult)
+    """The path through the network edge."""
+    paths: tuple[str, ...] = ("ue", "edge")
+    """Which paths were wanted."""
     error: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether everything held."""
-        return (
-            not self.error and len(self.calls) == 2 and all(c.ok for c in self.calls) and all(s.ok for s in self.start)
-        )
+        ue = len(self.calls) == 2 and all(call.ok for call in self.calls) and all(step.ok for step in self.start)
+        return not self.error and ("ue" not in self.paths or ue) and ("edge" not in self.paths or self.edge.ok)
 
 
 class Demo:
-    """Runs both calls in a `Lab`."""
+    """Runs the calls of one or both paths in a `Lab`."""
 
-    def __init__(self, root: Path, progress: Progress, log_level: str = "info") -> None:
+    def __init__(
+        self, root: Path, progress: Progress, log_level: str = "info", paths: tuple[str, ...] = ("ue", "edge")
+    ) -> None:
         self._root = root
         self._progress = progress
         self.lab = Lab(root, log_level=log_level, progress=progress)
-        self.result = DemoResult()
+        self.result = DemoResult(paths=paths)
         self._speech: dict[str, Path] = {}
         self._recording = root / "phone-heard.wav"
         self._usage: list[tuple[float, float]] = []
@@ -133,11 +97,11 @@ class Demo:
         try:
             self._speech = make_speech(self._root)
             await self.lab.start(play=self._speech["phone"], record=self._recording)
-            async with Browser(self.lab.net.handset, self._speech["browser"]) as browser:
-                page = PhonePage(await browser.new_page())
-                await self._log_in(page)
-                await self._call(page, CallResult("browser calls phone"), self._browser_calls)
-                await self._call(page, CallResult("phone calls browser"), self._phone_calls)
+            await self._registered()
+            if "ue" in self.result.paths:
+                await self._ue()
+            if "edge" in self.result.paths:
+                await self._edge()
         except LabError as error:
             self.result.error = str(error)
         finally:
@@ -148,10 +112,25 @@ class Demo:
 
     # ---- parts --------------------------------------------------------------------------------
 
-    async def _log_in(self, page: PhonePage) -> None:
+    async def _registered(self) -> None:
         self._progress("the SIM card registers with the IMS core")
         await self._until(self._agent_registered, "the agent registers with the IMS core")
         await self._until(self._phone_registered, "the phone registers with the IMS core")
+
+    async def _ue(self) -> None:
+        async with Browser(self.lab.net.handset, self._speech["browser"]) as browser:
+            page = PhonePage(await browser.new_page())
+            await self._log_in(page)
+            await self._call(page, CallResult("browser calls phone"), self._browser_calls)
+            await self._call(page, CallResult("phone calls browser"), self._phone_calls)
+
+    async def _edge(self) -> None:
+        await self.lab.start_edge()
+        part = EdgeDemo(self.lab, self._speech, self._recording, self._progress)
+        self.result.edge = part.result
+        await part.run()
+
+    async def _log_in(self, page: PhonePage) -> None:
         await self._registration()
         self._progress("Chromium opens the operator's page")
         begin = time.monotonic()
@@ -163,9 +142,9 @@ class Demo:
         marks = await page.marks()
         wwsf = _latest(self.lab.events("wwsf"), "aka-done", begin)
         self.result.start = [
-            _step("page loaded", begin, loaded),
-            _step("AKA with the SIM card done", begin, wwsf),
-            _step("page registered", begin, marks.get("page:registered")),
+            step("page loaded", begin, loaded),
+            step("AKA with the SIM card done", begin, wwsf),
+            step("page registered", begin, marks.get("page:registered")),
         ]
         await page.plain_voice()
 
@@ -200,13 +179,13 @@ class Demo:
         marks = await page.marks()
         media, phone = self._media_steps(since), self._phone_steps(since)
         result.steps = [
-            _step("INVITE sent by the page", begin, marks.get("call:invite")),
-            _step("180 at the page", begin, marks.get("call:180")),
-            _step("200 at the page", begin, marks.get("call:200")),
-            _step("ICE connected", begin, media.get("web ice_connected")),
-            _step("DTLS connected", begin, media.get("web dtls_connected")),
-            _step("first packet to the phone", begin, phone.get("first-rtp-received")),
-            _step("first packet to the browser", begin, media.get("web first_sent")),
+            step("INVITE sent by the page", begin, marks.get("call:invite")),
+            step("180 at the page", begin, marks.get("call:180")),
+            step("200 at the page", begin, marks.get("call:200")),
+            step("ICE connected", begin, media.get("web ice_connected")),
+            step("DTLS connected", begin, media.get("web dtls_connected")),
+            step("first packet to the phone", begin, phone.get("first-rtp-received")),
+            step("first packet to the browser", begin, media.get("web first_sent")),
         ]
 
     async def _phone_calls(self, page: PhonePage, result: CallResult, since: float) -> None:
@@ -221,13 +200,13 @@ class Demo:
         marks = await page.marks()
         media, phone = self._media_steps(since), self._phone_steps(since)
         result.steps = [
-            _step("page rings", begin, marks.get("call:ring")),
-            _step("user answers", begin, pressed),
-            _step("200 at the phone", begin, phone.get("answered")),
-            _step("ICE connected", begin, media.get("web ice_connected")),
-            _step("DTLS connected", begin, media.get("web dtls_connected")),
-            _step("first packet to the phone", begin, phone.get("first-rtp-received")),
-            _step("first packet to the browser", begin, media.get("web first_sent")),
+            step("page rings", begin, marks.get("call:ring")),
+            step("user answers", begin, pressed),
+            step("200 at the phone", begin, phone.get("answered")),
+            step("ICE connected", begin, media.get("web ice_connected")),
+            step("DTLS connected", begin, media.get("web dtls_connected")),
+            step("first packet to the phone", begin, phone.get("first-rtp-received")),
+            step("first packet to the browser", begin, media.get("web first_sent")),
         ]
 
     async def _talk(self, page: PhonePage, result: CallResult) -> None:
@@ -244,24 +223,10 @@ class Demo:
         self._usage.append((self._agent_cpu() - before, usage.time() - started))
         heard = np.frombuffer(await page.heard(), np.int16)
         recorded, rate = await asyncio.to_thread(read_wav, self._recording)
-        result.to_browser = self._rate(resample(heard, 48_000, RATE), "phone", "AMR-WB", "opus")
-        result.to_phone = self._rate(resample(recorded, rate, RATE), "browser", "opus", "AMR-WB")
+        result.to_browser = rate_speech(resample(heard, 48_000, RATE), self._speech["phone"], "AMR-WB", "opus")
+        result.to_phone = rate_speech(resample(recorded, rate, RATE), self._speech["browser"], "opus", "AMR-WB")
         cpu, seconds = (sum(part) for part in zip(*self._usage, strict=True))
         self.result.load.cpu_percent = round(100 * cpu / seconds, 1)
-
-    def _rate(self, heard: Any, speaker: str, *codecs: str) -> Direction:
-        samples, rate = read_wav(self._speech[speaker])
-        spoken = resample(samples, rate, RATE)
-        try:
-            quality: Quality = compare(spoken, heard)
-        except LabError:
-            return Direction(ok=False)
-        ideal = compare(spoken, through(np.tile(spoken, 3), *codecs))
-        result = Direction(correlation=round(quality.correlation, 3), ok=quality.correlation >= LEAST_CORRELATION)
-        if quality.pesq is not None and ideal.pesq is not None:
-            result.pesq, result.pesq_codecs = round(quality.pesq, 2), round(ideal.pesq, 2)
-            result.ok = result.ok and quality.pesq >= ideal.pesq - PESQ_MARGIN
-        return result
 
     # ---- what the programs noted --------------------------------------------------------------------------------
 
@@ -348,9 +313,3 @@ class Demo:
 def _latest(path: Path, name: str, since: float) -> float | None:
     found = [event["at"] for event in read_events(path) if event["event"] == name and event["at"] >= since]
     return found[-1] if found else None
-
-
-def _step(name: str, begin: float, at: float | None) -> Step:
-    if at is None:
-        return Step(name, None, ok=False, note="did not happen")
-    return Step(name, round(1000 * (at - begin), 1))

@@ -125,7 +125,7 @@ class Host:
         *,
         env: Mapping[str, str] | None = None,
         ready: str | None = None,
-        within: float = 30.0,
+        within: float = 60.0,
         stdin: bytes | None = None,
     ) -> Process:
         """Start a long-running program and, if ``ready`` is given, await a line of its log that contains it.

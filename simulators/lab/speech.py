@@ -1,6 +1,6 @@
 """Known speech, and how well it came across.
 
-Two sentences of espeak-ng, one for each direction, with silence around them so that they can be played in a loop; and
+Sentences of espeak-ng, others for each speaker, with silence around them so that they can be played in a loop; and
 the comparison of what was heard with what was spoken: delay-aligned, by PESQ-WB (ITU-T P.862.2) where it is installed
 and by the correlation of the envelopes.
 """
@@ -24,8 +24,9 @@ RATE = 16_000
 _TEXTS = {
     "browser": "The quick brown fox jumps over the lazy dog. How much wood would a woodchuck chuck?",
     "phone": "She sells sea shells by the sea shore. Every good boy deserves fine things, and so do you.",
+    "laptop": "Peter Piper picked a peck of pickled peppers. The rain in Spain stays mainly in the plain.",
 }
-_VOICES = {"browser": "en-us", "phone": "en-gb"}
+_VOICES = {"browser": "en-us", "phone": "en-gb", "laptop": "en-us"}
 LENGTH_SECONDS = 7.0
 """Of one round of the loop, silence included."""
 _LEAD_SECONDS = 0.5
@@ -45,7 +46,7 @@ class Quality:
 
 
 def make_speech(folder: Path) -> dict[str, Path]:
-    """Write ``browser.wav`` (48 kHz) and ``phone.wav`` (16 kHz), mono 16 bit; returns the paths by speaker."""
+    """Write ``browser.wav``, ``laptop.wav`` (48 kHz), ``phone.wav`` (16 kHz), mono 16 bit; return paths by speaker."""
     paths = {}
     for speaker, text in _TEXTS.items():
         raw = folder / f"{speaker}-raw.wav"
@@ -63,7 +64,7 @@ def make_speech(folder: Path) -> dict[str, Path]:
         start = int(_LEAD_SECONDS * RATE)
         spoken = spoken[: len(whole) - start]
         whole[start : start + len(spoken)] = spoken
-        target = 48_000 if speaker == "browser" else RATE
+        target = RATE if speaker == "phone" else 48_000
         paths[speaker] = folder / f"{speaker}.wav"
         write_wav(paths[speaker], resample(whole, RATE, target), target)
     return paths

@@ -42,7 +42,7 @@ class Run:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def run(root: Path) -> Run:
-    demo = Demo(root, lambda text: None, log_level="debug")
+    demo = Demo(root, lambda text: None, log_level="debug", paths=("ue",))
     capture = root / "calls.pcapng"
     # On every interface: Gm is inside ESP on ims0, and as it is on the device that IPsec in user space makes.
     argv = ["tshark", "-q", "-i", "any", "-f", "udp or (tcp and host 10.45.0.2)", "-w", str(capture)]
