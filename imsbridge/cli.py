@@ -14,7 +14,7 @@ _COMMANDS = {
     "demo": "a browser calls a VoLTE phone and is called back, in a lab on this machine",
     "compare": "the same calls over both paths, measured side by side; a report with plots",
     "ue": "the agent on a handset: run, check, status; and each of its functions alone",
-    "edge": "the network edge: the page's web server",
+    "edge": "the network edge: the page, SIP over WebSocket, media; all in one or each alone",
     "card": "a SIM card's identities, AKA and GBA runs, trace, PIN",
     "sim": "what the lab stands on: core, phone, card, modem, name server, BSF",
     "config": "sample configuration files",
