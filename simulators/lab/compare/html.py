@@ -78,7 +78,8 @@ td small { color: var(--soft); white-space: nowrap; } td.sure { font-weight: 650
 .stats td:not(:first-child) { white-space: nowrap; }
 .calls { font-size: .76rem; } .calls th, .calls td { padding: 3px 6px; }
 .calls .ue td:nth-child(2) { color: var(--ue); } .calls .edge td:nth-child(2) { color: var(--edge); }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 6px 28px; align-items: start; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr));
+  gap: 6px 28px; align-items: start; }
 dl { margin: 0; } dt { font-weight: 600; margin-top: .55rem; } dd { margin: 0; max-width: 90ch; }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; font-size: .9rem; }
 .facts dt { margin: 0; font-weight: 500; color: var(--soft); } .facts dd { color: var(--ink); overflow-wrap: anywhere; }
