@@ -59,8 +59,7 @@ _NOT_FOR_UES = (
 
 def clean_from_ue(message: Message) -> None:
     """Remove what a UE may not assert, and access information that claims to be the network's."""
-    for name in _NETWORK_ONLY:
-        message.headers.remove(name)
+    message.headers.remove(*_NETWORK_ONLY)
     values = message.headers.elements("P-Access-Network-Info")
     kept = [value for value in values if not _network_provided(value)]
     if len(kept) != len(values):
@@ -71,8 +70,7 @@ def clean_from_ue(message: Message) -> None:
 
 def clean_towards_ue(message: Message) -> None:
     """Remove what a UE is not told, and who the other side is if that asked for privacy (RFC 3325 section 7)."""
-    for name in _NOT_FOR_UES:
-        message.headers.remove(name)
+    message.headers.remove(*_NOT_FOR_UES)
     if any("id" in value.lower().replace(" ", "").split(";") for value in message.headers.get_all("Privacy")):
         message.headers.remove("P-Asserted-Identity")
 

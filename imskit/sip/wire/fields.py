@@ -223,10 +223,10 @@ class Headers:
         self._fields = [own for position, own in enumerate(self._fields) if own[0] != field[0] or position <= index]
         self._fields[index] = field
 
-    def remove(self, name: str) -> None:
-        """Drop every field of that name."""
-        key = field_key(name)
-        self._fields = [field for field in self._fields if field[0] != key]
+    def remove(self, *names: str) -> None:
+        """Drop every field of these names."""
+        keys = {field_key(name) for name in names}
+        self._fields = [field for field in self._fields if field[0] not in keys]
 
     def pop_element(self, name: str) -> str | None:
         """Take off and return the first list element (top Via, first Route); ``None`` if there is none."""

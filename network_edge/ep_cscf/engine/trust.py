@@ -25,19 +25,16 @@ class TrustBorder:
         """Take out of a client's message what it may not assert, and say which access network it is in."""
         headers = message.headers
         clean_from_ue(message)
-        for name in ("P-Early-Media", *_SECURITY_AGREEMENT):
-            headers.remove(name)
+        headers.remove("P-Early-Media", *_SECURITY_AGREEMENT)
         if isinstance(message, Response):
             # Clients that put their token into every request put it into responses, too.
-            for name in ("Authorization", "Proxy-Authorization", "P-Preferred-Identity"):
-                headers.remove(name)
+            headers.remove("Authorization", "Proxy-Authorization", "P-Preferred-Identity")
         headers.add("P-Access-Network-Info", self._access)
 
     def outward(self, message: Message) -> None:
         """Take out of a message of IMS what clients are not told."""
         clean_towards_ue(message)
-        for name in ("P-Early-Media", "Authorization", "Proxy-Authorization"):
-            message.headers.remove(name)
+        message.headers.remove("P-Early-Media", "Authorization", "Proxy-Authorization")
 
     def new_icid(self) -> str:
         """Return a charging identifier; the first IMS entity makes it (TS 24.229 clause 4.5.2)."""
