@@ -94,6 +94,8 @@ class Ue:
 
     station: Station
     client: ImsClient
+    phones_idle: Callable[[], Coroutine[Any, Any, None]]
+    """Waits until no phone is in a call: what has ended here goes on there until the BYE has arrived."""
     outputs: list[ims.Output] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -143,6 +145,7 @@ class Lab:
         self.folder = folder
         self._stack = stack
         self._made = 0
+        self._phones: list[Phone] = []
 
     async def core(self, *, gm: dict[str, Any] | None = None, version: int = 4, **changes: Any) -> ImsCore:
         """A core at port 5060 of both its addresses; ``gm`` are settings of its Gm security."""
@@ -198,7 +201,7 @@ class Lab:
                 changed.set()
 
             client = ImsClient(config, card, state, EventLog("test"), output, status, timers=timers)
-            made.append(Ue(station, client, changed=changed))
+            made.append(Ue(station, client, self.phones_idle, changed=changed))
             client.start()
 
         async def stop() -> None:
@@ -225,7 +228,11 @@ class Lab:
         }
         phone = Phone(PhoneConfig(**(settings | changes)))
         await self._on(self.network.phone, phone.start, phone.close)
+        self._phones.append(phone)
         return phone
+
+    async def phones_idle(self) -> None:
+        await phone_is(self.network.phone, lambda: all(phone.status()["call"] is None for phone in self._phones))
 
     async def phone_registered(self, phone: Phone) -> None:
         await phone_is(self.network.phone, lambda: phone.status()["registration"] == "registered")
@@ -266,7 +273,7 @@ def offer(host: str) -> bytes:
 
 
 async def call(ue: Ue, host: str) -> None:
-    """Call the phone, which answers; then hang up."""
+    """Call the phone, which answers; then hang up. Both sides have ended the call after it."""
     name = f"call-{len(ue.outputs)}"
     ue.handle(ims.Dial(name, "tel:+15550200", offer(host)))
     await ue.until(lambda: any(each.call == name for each in ue.of(ims.Answered) + ue.of(ims.Ended)))
@@ -274,12 +281,12 @@ async def call(ue: Ue, host: str) -> None:
     ue.handle(ims.Hangup(name))
     await ue.until(lambda: ue.of(ims.Ended))
     assert ue.of(ims.Ended)[-1].local
+    await ue.phones_idle()
     ue.outputs.clear()
 
 
 async def called(ue: Ue, phone: Phone, station: Station, host: str) -> None:
-    """Let the phone call the UE, which answers and hangs up."""
-    await phone_is(station, lambda: phone.status()["call"] is None)
+    """Let the phone call the UE, which answers and hangs up. Both sides have ended the call after it."""
     ue.outputs.clear()
     station.call(lambda: phone.dial("+15550100"))
     await ue.until(lambda: ue.of(ims.IncomingCall))
@@ -291,4 +298,5 @@ async def called(ue: Ue, phone: Phone, station: Station, host: str) -> None:
     await ue.until(lambda: ue.of(ims.Confirmed))
     ue.handle(ims.Hangup(name))
     await ue.until(lambda: ue.of(ims.Ended))
+    await ue.phones_idle()
     ue.outputs.clear()
