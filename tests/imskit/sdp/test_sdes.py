@@ -6,7 +6,7 @@ import base64
 import traceback
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imskit.sdp import ims_side, sdes
@@ -176,6 +176,7 @@ def test_no_key_is_shown() -> None:
         assert "PS1u" not in "".join(traceback.format_exc(limit=0))
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(RFC)), st.text(max_size=40))
 def test_fuzz(cut: int, noise: str) -> None:
     """A valid beginning, then noise: a line, or SdpError and nothing else."""

@@ -1,7 +1,7 @@
 """Bencoding: the examples of BEP 3, every bound, and noise."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from network_edge.eims_agw.wire import bencode
@@ -47,6 +47,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(values)
 def test_there_and_back(value):
     octets = bencode.encode(value)
@@ -56,6 +57,7 @@ def test_there_and_back(value):
             bencode.decode(octets[:end])
 
 
+@settings(deadline=None)
 @given(values, st.binary(max_size=40), st.integers(0, 200))
 def test_noise_raises_nothing_else(value, noise, at):
     octets = bencode.encode(value)

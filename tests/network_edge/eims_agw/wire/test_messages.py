@@ -1,7 +1,7 @@
 """NG messages [A-IQ]: what Kamailio and rtpengine's own tools send, our own requests there and back, noise."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imskit.sdp.attributes import Candidate
@@ -120,6 +120,7 @@ def test_no_cookie(data):
         messages.split(data)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(REQUESTS), st.binary(max_size=30), st.integers(0, 400), st.integers(0, 30))
 def test_noise_raises_nothing_else(request_, noise, at, gone):
     data = messages.join("1_2", messages.request_message(request_))
@@ -138,6 +139,7 @@ json_like = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["offer", "answer"]),
     st.dictionaries(
