@@ -210,6 +210,13 @@ class Demo:
         ]
 
     async def _talk(self, page: PhonePage, result: CallResult) -> None:
+        """Let both speak; once more if the speech was broken: a machine that stalls breaks a round of any call."""
+        await self._listen(page, result)
+        if not (result.to_phone.ok and result.to_browser.ok):
+            self._progress(f"{result.name}: the speech was broken, once more")
+            await self._listen(page, result)
+
+    async def _listen(self, page: PhonePage, result: CallResult) -> None:
         """Let both speak, record both, and watch what the agent uses."""
         self._progress(f"{result.name}: talking for {TALK_SECONDS:.0f} s")
         await page.listen()

@@ -184,6 +184,13 @@ class EdgeDemo:
             ]
 
     async def _talk_with_phone(self, page: PhonePage, call: CallResult) -> None:
+        """As on the other path: once more if the speech was broken."""
+        await self._listen(page, call)
+        if not (call.to_phone.ok and call.to_browser.ok):
+            self._progress(f"{call.name}: the speech was broken, once more")
+            await self._listen(page, call)
+
+    async def _listen(self, page: PhonePage, call: CallResult) -> None:
         self._progress(f"{call.name}: talking for {_TALK_SECONDS:.0f} s")
         await page.listen()
         await asyncio.sleep(_TALK_SECONDS)
