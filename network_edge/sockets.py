@@ -77,7 +77,9 @@ def _take_place_of_dead(path: Path) -> None:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
-        except OSError:
+        except (ConnectionRefusedError, FileNotFoundError):
             path.unlink(missing_ok=True)
             return
+        except OSError:
+            pass  # too busy to answer, or another user's: somebody's all the same
     raise OSError(errno.EADDRINUSE, f"another program listens at {path}")
