@@ -19,6 +19,7 @@ import uvloop
 
 from bench.edge_core import DOMAIN
 from bench.websocket_clients import ORIGIN
+from imskit.garbage import expect_long_service
 from imskit.media.python_plane import PythonPlane
 from network_edge.eims_agw.call_media import MediaNode, Network
 from network_edge.eims_agw.gateway import Gateway, Limits
@@ -52,6 +53,7 @@ async def _main(order: dict[str, Any]) -> None:
     )
     server = EpCscfServer(config, gateway=gateway)
     await server.start()
+    expect_long_service()
     print(json.dumps({"ws": server.ws[0][1], "wss": server.wss[0][1]}), flush=True)
     while await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline):
         print(resident_kilobytes(), flush=True)

@@ -13,6 +13,7 @@ import aiohttp
 import uvloop
 
 from imskit.config.model import ConfigError
+from imskit.garbage import expect_long_service
 from imskit.observe import logs
 from network_edge.config import EdgeConfig, load_edge
 from network_edge.edge import Edge, EdgeError
@@ -73,6 +74,7 @@ async def _serve(config: EdgeConfig) -> int:
         print(f"imsbridge edge run: {error}", file=sys.stderr)
         return 1
     assert edge.ep_cscf is not None
+    expect_long_service()
     print(f"ready: edge {config.page}", file=sys.stderr, flush=True)
     await until_drained(edge.ep_cscf, config.parts[1].drain_seconds)
     await edge.close()

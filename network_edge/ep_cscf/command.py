@@ -11,6 +11,7 @@ from pathlib import Path
 import uvloop
 
 from imskit.config.model import ConfigError, load
+from imskit.garbage import expect_long_service
 from imskit.observe import logs
 from imskit.tasks import spawn
 from network_edge.ep_cscf.config import EpCscfConfig
@@ -111,6 +112,7 @@ async def _serve(config: EpCscfConfig) -> int:
     places = [f"wss {host} port {port}" for host, port in server.wss]
     places += [f"ws {host} port {port}" for host, port in server.ws]
     places += [f"json {host} port {port}" for host, port in server.json]
+    expect_long_service()
     print(f"ready: ep-cscf {', '.join(places)}", file=sys.stderr, flush=True)
     await until_drained(server, config.drain_seconds)
     await server.close()

@@ -133,6 +133,8 @@ class TransactionLayer:
         self._server_matches: dict[_Match, ServerTransaction] = {}
         self._merges: dict[tuple[str, str, int, str], ServerTransaction] = {}
         self._detours: dict[Key, _Detour] = {}
+        self._of_flow: dict[Flow, dict[Key, ClientTransaction]] = {}
+        """The client transactions over each WebSocket."""
         self._count = 0
         self._outputs: deque[Output] = deque()
         self._queue: list[tuple[float, int, ClientTransaction | ServerTransaction]] = []
@@ -309,6 +311,9 @@ class TransactionLayer:
 
     def _start_client(self, client: ClientTransaction, now: float) -> None:
         self._clients[client.key] = self._client_matches[client.branch, client.request.method] = client
+        way = client.destination
+        if way.transport in ("WS", "WSS") and isinstance(way, Flow):
+            self._of_flow.setdefault(way, {})[client.key] = client
         client.start(now)
         self._settle(client)
 
@@ -383,9 +388,7 @@ class TransactionLayer:
             self._settle(server)
 
     def _flow_closed(self, flow: Flow, reason: str, now: float) -> None:
-        if flow.transport not in ("WS", "WSS"):
-            return
-        for client in [each for each in self._clients.values() if each.destination == flow]:
+        for client in list(self._of_flow.get(flow, {}).values()):
             client.fail(Input.FLOW_CLOSED, reason, now)
             self._after_client(client, now)
 
@@ -419,13 +422,19 @@ class TransactionLayer:
                 return
             self._client_matches.pop((transaction.branch, transaction.request.method), None)
             self._detours.pop(key, None)
+            way = transaction.destination
+            if way.transport in ("WS", "WSS") and isinstance(way, Flow) and (others := self._of_flow.get(way)):
+                others.pop(key, None)
+                if not others:
+                    del self._of_flow[way]
         else:
             if self._servers.pop(key, None) is None:
                 return
             self._server_matches.pop(transaction.match, None)
-            merge = _merge_key(transaction.request)
-            if self._merges.get(merge) is transaction:
-                del self._merges[merge]
+            if self._refuse_merged:
+                merge = _merge_key(transaction.request)
+                if self._merges.get(merge) is transaction:
+                    del self._merges[merge]
         transaction.end()
 
 

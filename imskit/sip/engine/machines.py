@@ -27,6 +27,9 @@ from imskit.sip.engine.timers import Timer
 class State(Enum):
     """The states of the RFC's figures."""
 
+    # Members are singletons, and are looked up with every message; Enum's own is not in C.
+    __hash__ = object.__hash__
+
     CALLING = auto()
     TRYING = auto()
     PROCEEDING = auto()
@@ -41,6 +44,8 @@ class Input(Enum):
 
     The four responses come from the network at a client, from the owner at a server transaction.
     """
+
+    __hash__ = object.__hash__
 
     RESPONSE_100 = auto()
     RESPONSE_1XX = auto()

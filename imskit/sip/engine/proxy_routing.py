@@ -64,13 +64,16 @@ def loop_mark(request: Request, salt: str) -> str:
 
 def loops(request: Request, mark: str) -> bool:
     """True if one of the hops carries ``mark``: the salt makes sure that it is this proxy's own."""
+    ending = f".{mark}"
     for element in request.headers.elements("Via"):
+        if ending not in element:
+            continue
         try:
             branch = Via.parse(element).branch
         except SipParseError:
             # RFC 5393 section 4.2.4: another element's Via must not disturb us.
             continue
-        if branch is not None and branch.endswith(f".{mark}"):
+        if branch is not None and branch.endswith(ending):
             return True
     return False
 

@@ -12,6 +12,9 @@ from enum import Enum
 class Timer(Enum):
     """Every timer that a transaction may run, by its letter; the last ones have none in the RFCs."""
 
+    # Members are singletons, and are looked up with every message; Enum's own is not in C.
+    __hash__ = object.__hash__
+
     A = "A"
     B = "B"
     C = "C"

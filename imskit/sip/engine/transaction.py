@@ -104,7 +104,8 @@ class Transaction:
         if rule is None:
             return False
         if rule.next is not self.state:
-            _log.debug("%s %s: %s -> %s", self._machine.name, self.key, self.state.name, rule.next.name)
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug("%s %s: %s -> %s", self._machine.name, self.key, self.state.name, rule.next.name)
             self.state = rule.next
             allowed = self._machine.timers.get(rule.next, frozenset())
             self._timers = {timer: due for timer, due in self._timers.items() if timer in allowed}

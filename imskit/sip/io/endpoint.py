@@ -175,7 +175,8 @@ class Endpoint[Event, Output]:
             if transmit.key is not None:
                 self._deliver(TransportFailed(transmit.key, reason))
 
-        _log.debug("send %s to %s", _summary(transmit.message), destination)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("send %s to %s", _summary(transmit.message), destination)
         self._send(data, destination, failed)
 
     def _send(self, data: bytes, destination: Flow | Target, failed: Callable[[str], None]) -> None:
@@ -234,7 +235,8 @@ class Endpoint[Event, Output]:
         except SipParseError as error:
             self.malformed(data, error, flow)
             return
-        _log.debug("received %s over %s", _summary(message), flow)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("received %s over %s", _summary(message), flow)
         self._deliver(Received(message, flow))
 
     def malformed(self, head: bytes, error: SipParseError, flow: Flow) -> None:

@@ -6,6 +6,7 @@ A field is kept as the line it came as, folds and spaces included; only what is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.grammar import check_value, is_token, split_list, unfold
@@ -134,13 +135,20 @@ def field_key(name: str) -> str:
     return key
 
 
+@lru_cache(256)
+def _keys_of(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(field_key(name) for name in names)
+
+
 class Headers:
     """Ordered header fields; names are case-insensitive and compact forms equal long ones."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_elements", "_fields")
 
     def __init__(self, fields: Iterable[tuple[str, object]] = ()) -> None:
         self._fields: list[tuple[str, str]] = []
+        self._elements: dict[str, list[str]] = {}
+        """Lists that were split already, by key; whatever changes a field takes its list out."""
         for name, value in fields:
             self.add(name, value)
 
@@ -174,7 +182,7 @@ class Headers:
 
     def get(self, name: str) -> str | None:
         """Return the value of the first field of that name, unfolded and stripped."""
-        key = field_key(name)
+        key = _KEYS.get(name) or field_key(name)
         for own, line in self._fields:
             if own == key:
                 return _value(line)
@@ -182,7 +190,7 @@ class Headers:
 
     def get_all(self, name: str) -> list[str]:
         """Return the value of each field of that name, in order."""
-        key = field_key(name)
+        key = _KEYS.get(name) or field_key(name)
         return [_value(line) for own, line in self._fields if own == key]
 
     def elements(self, name: str) -> list[str]:
@@ -191,11 +199,15 @@ class Headers:
         Fields that are no lists (Authorization, Date, …) come whole, as from `get_all`.  An empty field has no
         element.  Raises `SipParseError` for an unbalanced quote and for an empty element.
         """
-        key = field_key(name)
-        values = self.get_all(name)
-        if key in _NOT_LISTS:
+        key = _KEYS.get(name) or field_key(name)
+        known = self._elements.get(key)
+        if known is not None:
+            return known.copy()
+        values = [_value(line) for own, line in self._fields if own == key]
+        if not values or key in _NOT_LISTS:
             return values
-        return [element for value in values if value for element in split_list(value, name)]
+        found = self._elements[key] = [element for value in values if value for element in split_list(value, name)]
+        return found.copy()
 
     def first_element(self, name: str) -> str | None:
         """Return the first list element, as `pop_element` would take it; ``None`` if there is none."""
@@ -206,16 +218,20 @@ class Headers:
 
     def add(self, name: str, value: object) -> None:
         """Append a field."""
-        self._fields.append(_field(name, value))
+        field = _field(name, value)
+        self._elements.pop(field[0], None)
+        self._fields.append(field)
 
     def prepend(self, name: str, value: object) -> None:
         """Put a field before the first one of that name, else at the top."""
         field = _field(name, value)
+        self._elements.pop(field[0], None)
         self._fields.insert(max(0, self._index(field[0])), field)
 
     def set(self, name: str, value: object) -> None:
         """Replace the first field of that name in place and drop the others, or append."""
         field = _field(name, value)
+        self._elements.pop(field[0], None)
         index = self._index(field[0])
         if index < 0:
             self._fields.append(field)
@@ -225,12 +241,15 @@ class Headers:
 
     def remove(self, *names: str) -> None:
         """Drop every field of these names."""
-        keys = {field_key(name) for name in names}
+        keys = _keys_of(names)
         self._fields = [field for field in self._fields if field[0] not in keys]
+        if self._elements:
+            self._elements = {key: found for key, found in self._elements.items() if key not in keys}
 
     def pop_element(self, name: str) -> str | None:
         """Take off and return the first list element (top Via, first Route); ``None`` if there is none."""
         key = field_key(name)
+        self._elements.pop(key, None)
         while (index := self._index(key)) >= 0:
             value = _value(self._fields[index][1])
             first, *rest = split_list(value, name) if value else ("",)
@@ -254,6 +273,7 @@ class Headers:
     def copy_from(self, other: Headers, name: str) -> None:
         """Append every field of that name of ``other``, byte for byte."""
         key = field_key(name)
+        self._elements.pop(key, None)
         self._fields += [field for field in other._fields if field[0] == key]
 
     def add_parsed(self, name: str, value: str) -> None:
@@ -264,6 +284,7 @@ class Headers:
         """Return an independent copy."""
         copied = Headers()
         copied._fields = self._fields.copy()
+        copied._elements = self._elements.copy()
         return copied
 
     def lines(self) -> list[str]:
@@ -282,6 +303,7 @@ class Headers:
 
     def _rewrite(self, index: int, value: str) -> None:
         key, line = self._fields[index]
+        self._elements.pop(key, None)
         self._fields[index] = (key, f"{_name(line)}: {value}")
 
     def __contains__(self, name: object) -> bool:
@@ -317,9 +339,12 @@ def _value(line: str) -> str:
 
 def _field(name: str, value: object) -> tuple[str, str]:
     text = str(value)
-    if not is_token(name):
-        raise SipParseError("a header's name is no token", where="header", found=name)
-    return field_key(name), f"{name}: {check_value(text, name)}"
+    key = _KEYS.get(name)
+    if key is None:
+        if not is_token(name):
+            raise SipParseError("a header's name is no token", where="header", found=name)
+        key = field_key(name)
+    return key, f"{name}: {check_value(text, name)}"
 
 
 def _parse_name(line: str) -> str:

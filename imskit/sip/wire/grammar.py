@@ -21,6 +21,8 @@ _BARE_NUL = re.compile(r"(?<!\\)\0")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _FOLD = re.compile(r"[ \t]*+\r\n[ \t]++")
 _LIST_PIECE = re.compile(rf"[^,\"<>]++|{QUOTED}|<[^<>]*+>|(,)", re.DOTALL)
+_ONE_ELEMENT = re.compile(rf"[^,\"<>]*+(?:(?:{QUOTED}|<[^<>]*+>)[^,\"<>]*+)*+", re.DOTALL)
+_NEEDS_QUOTES = re.compile(r'[ \t;,"<>]')
 _PARAMETER = re.compile(
     rf"[ \t]*+;[ \t]*+([{TOKEN_CHARS}]++)[ \t]*+(?:=[ \t]*+({QUOTED}|[^\s;,\"<>]++)[ \t]*+)?", re.DOTALL
 )
@@ -62,6 +64,8 @@ def split_list(text: str, where: str) -> list[str]:
     """Split a comma list, not inside quotes or angle brackets; empty elements are refused."""
     if '"' not in text and "<" not in text and ">" not in text:
         parts = [part.strip() for part in text.split(",")] if "," in text else [text.strip()]
+    elif _ONE_ELEMENT.fullmatch(text) is not None:
+        parts = [text.strip()]
     else:
         parts = []
         start = position = 0
@@ -172,9 +176,7 @@ class Parameters:
             if value is not None:
                 check_value(value, name)
                 quoted = value.startswith('"')
-                if (quoted and match_quoted(value, 0) != len(value)) or (
-                    not quoted and any(bad in value for bad in ' \t;,"<>')
-                ):
+                if match_quoted(value, 0) != len(value) if quoted else _NEEDS_QUOTES.search(value) is not None:
                     raise SipParseError("a parameter's value needs quotes", where=name, found=value)
             checked.append((name, value))
         return cls(tuple(checked))

@@ -7,7 +7,7 @@ text.  The P-headers, Security-* and other IMS ones are in `imskit.sip.wire.ims_
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 from imskit.sip.wire.errors import SipParseError
@@ -121,11 +121,11 @@ class NameAddr:
 
     def with_parameter(self, name: str, value: str | None = None) -> Self:
         """Return a copy with the header parameter set; ``value`` is written as it is."""
-        return replace(self, parameters=self.parameters.with_(name, value))
+        return type(self)(self.uri, self.display, self.parameters.with_(name, value))
 
     def without_parameters(self, *names: str) -> Self:
         """Return a copy without these header parameters."""
-        return replace(self, parameters=self.parameters.without(*names))
+        return type(self)(self.uri, self.display, self.parameters.without(*names))
 
     def __str__(self) -> str:
         display = f"{quote(self.display)} " if self.display else ""
@@ -192,7 +192,7 @@ class Via:
 
     def with_parameter(self, name: str, value: str | None = None) -> Self:
         """Return a copy with the parameter set; ``value`` is written as it is."""
-        return replace(self, parameters=self.parameters.with_(name, value))
+        return type(self)(self.transport, self.host, self.port, self.parameters.with_(name, value))
 
     def __str__(self) -> str:
         return f"SIP/2.0/{self.transport} {host_port(self.host, self.port)}{self.parameters}"

@@ -323,7 +323,8 @@ class Request(Message):
     @property
     def request_uri(self) -> Uri:
         """The Request-URI, parsed."""
-        return parse_uri(self.uri, "Request-URI")
+        uri = self.uri
+        return _cached_uri(uri, "Request-URI") if len(uri) <= _LONGEST_CACHED else parse_uri(uri, "Request-URI")
 
     @property
     def start_line(self) -> str:
@@ -386,6 +387,7 @@ class Response(Message):
 _cached_via = lru_cache(2048)(Via.parse)
 _cached_cseq = lru_cache(1024)(CSeq.parse)
 _cached_address = lru_cache(4096)(NameAddr.parse)
+_cached_uri = lru_cache(1024)(parse_uri)
 
 
 def _via(text: str) -> Via:

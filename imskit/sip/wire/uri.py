@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import unquote as _percent_decode
 
 from imskit.sip.wire.errors import SipParseError
@@ -59,11 +59,15 @@ class SipUri:
 
     def with_parameter(self, name: str, value: str | None = None) -> SipUri:
         """Return a copy with the parameter set; ``value`` is written as it is."""
-        return replace(self, parameters=self.parameters.with_(name, value))
+        return self._with(self.parameters.with_(name, value))
 
     def without_parameters(self, *names: str) -> SipUri:
         """Return a copy without these parameters."""
-        return replace(self, parameters=self.parameters.without(*names))
+        return self._with(self.parameters.without(*names))
+
+    def _with(self, parameters: Parameters) -> SipUri:
+        # `dataclasses.replace` takes four times as long.
+        return SipUri(self.scheme, self.user, self.password, self.host, self.port, parameters, self.headers)
 
     def address_of_record(self) -> SipUri:
         """Return the canonical form that a registrar indexes by (RFC 3261 section 10.3 step 5)."""

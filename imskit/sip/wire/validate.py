@@ -15,7 +15,8 @@ from imskit.sip.wire.message import Message, Request, Response, parse_message, r
 from imskit.sip.wire.uri import SipUri
 
 _MANDATORY = ("Via", "From", "To", "Call-ID", "CSeq")
-_COPIED = frozenset(field_key(name) for name in _MANDATORY)
+_MANDATORY_KEYS = tuple((name, field_key(name)) for name in _MANDATORY)
+_COPIED = frozenset(key for _, key in _MANDATORY_KEYS)
 _SINGLE = (
     "From",
     "To",
@@ -33,6 +34,7 @@ _SINGLE = (
     "Refer-To",
     "Replaces",
 )
+_SINGLE_KEYS = tuple((name, field_key(name)) for name in _SINGLE)
 
 
 def parse_and_validate(data: bytes) -> Request | Response:
@@ -50,12 +52,12 @@ def validate(message: Message) -> None:
     """
     keys = message.headers.keys()
     present = set(keys)
-    for name in _MANDATORY:
-        if field_key(name) not in present:
+    for name, key in _MANDATORY_KEYS:
+        if key not in present:
             raise SipParseError("the header is missing", where=name, clause="RFC 3261 section 8.1.1")
     if len(present) != len(keys):
-        for name in _SINGLE:
-            if keys.count(field_key(name)) > 1:
+        for name, key in _SINGLE_KEYS:
+            if key in present and keys.count(key) > 1:
                 raise SipParseError("the header comes twice", where=name, clause="RFC 3261 section 7.3.1")
     via = message.top_via
     # The response's way is needed too.

@@ -67,6 +67,8 @@ def protection_of(request: Request, *, secure: bool, known: bool) -> str:
     connection comes from a proxy in front that has ended it; then it counts as an association of addresses.
     """
     for value in request.headers.get_all("Authorization"):
+        if "aka" not in value.lower() and "\\" not in value:
+            continue
         algorithm = Credentials.parse(value, "Authorization").algorithm or ""
         if algorithm.upper().startswith("AKA") and secure:
             return "tls-connected"

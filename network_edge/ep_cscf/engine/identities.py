@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from imskit.secrets import Identity
 from imskit.sip.wire.errors import SipParseError
@@ -22,7 +21,7 @@ def key_of(identity: Uri | str) -> str:
         except SipParseError:
             return str.__str__(identity)
     if isinstance(identity, SipUri):
-        return str(replace(identity, scheme="sip").address_of_record())
+        return f"sip:{str(identity.address_of_record()).partition(':')[2]}"
     return f"tel:{identity.digits}" if isinstance(identity, TelUri) else str(identity)
 
 

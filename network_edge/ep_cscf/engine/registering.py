@@ -77,7 +77,7 @@ class Registering:
         tokens: Tokens,
     ) -> None:
         self._settings = settings
-        self._mw = mw
+        self._path = mw.with_parameter("lr").with_parameter("ob")
         self._bindings = bindings
         self._flows = flows
         self._border = border
@@ -168,8 +168,7 @@ class Registering:
             headers.remove("Proxy-Authorization")
             request.uri = f"sip:{settings.home_domain}"
             headers.add("Authorization", trusted_credentials(claims, settings))
-        path = replace(self._mw, user=binding.token).with_parameter("lr").with_parameter("ob")
-        headers.prepend("Path", f"<{path}>")
+        headers.prepend("Path", f"<{replace(self._path, user=binding.token)}>")
         if "path" not in request.supported:
             headers.add("Supported", "path")
         if "path" not in request.require:

@@ -1,5 +1,7 @@
 """The header list: names, order, lists."""
 
+from collections.abc import Callable
+
 import pytest
 
 from imskit.sip.wire.errors import SipParseError
@@ -106,3 +108,25 @@ def test_values_that_would_end_a_line_are_refused(value: str) -> None:
         headers.replace_element("Subject", value)
     with pytest.raises(SipParseError):
         headers.add("Sub:ject", "x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda headers: headers.add("Route", "<sip:c>"),
+        lambda headers: headers.prepend("route", "<sip:c>"),
+        lambda headers: headers.set("Route", "<sip:c>"),
+        lambda headers: headers.remove("Supported", "ROUTE"),
+        lambda headers: headers.pop_element("Route"),
+        lambda headers: headers.replace_element("Route", "<sip:c>"),
+        lambda headers: headers.copy_from(Headers([("Route", "<sip:c>")]), "Route"),
+        lambda headers: headers.elements("Route").append("<sip:c>"),
+    ],
+)
+def test_a_list_that_was_read_follows_every_change(change: Callable[[Headers], object]) -> None:
+    headers = Headers([("Route", "<sip:a>, <sip:b>"), ("Supported", "path")])
+    assert headers.elements("Route") == ["<sip:a>", "<sip:b>"]
+    copied = headers.copy()
+    change(headers)
+    assert headers.elements("Route") == Headers(headers).elements("Route")
+    assert copied.elements("Route") == ["<sip:a>", "<sip:b>"]
