@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import dropwhile
 
 from imskit.sip.engine.proxy import ResponseReady
 from imskit.sip.wire.flow import Address
@@ -94,7 +95,8 @@ class Responses:
                 return
             caller, called = request.headers.get("From") or "", response.headers.get("To") or ""
             routes = response.record_routes[::-1] if from_web else request.record_routes
-            beyond = tuple(str(route) for route in routes if not self._ours(route.uri))
+            # Only what this leg put in: beyond may be another leg of this edge, to another client of its own.
+            beyond = tuple(str(route) for route in dropwhile(lambda each: self._ours(each.uri, token), routes))
             sequence = request.cseq.number
             known = WebDialog(
                 key=dialog_key,
@@ -115,5 +117,5 @@ class Responses:
             known.refresh(response, Side.IMS if from_web else Side.WEB)
         known.confirmed = known.confirmed or response.success
 
-    def _ours(self, uri: Uri) -> bool:
-        return isinstance(uri, SipUri) and (uri.host, uri.port) in self._own
+    def _ours(self, uri: Uri, token: str) -> bool:
+        return isinstance(uri, SipUri) and uri.user == token and (uri.host, uri.port) in self._own
