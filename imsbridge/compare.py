@@ -23,17 +23,21 @@ if TYPE_CHECKING:
     from simulators.lab.compare.statistics import Difference, Summary
 
 _DESCRIPTION = """\
-Makes the same calls over both paths from the same browser, alternating, in the lab of `imsbridge demo`, and measures
-each from both ends: set-up by phase, mouth-to-ear delay, jitter, loss, speech quality, CPU and memory of every element,
-what passes each reference point.  Every figure's definition is in the report and in docs/compare.md.
+Makes the same calls over both paths from the same browser, alternating, in the lab of `imsbridge demo` or through
+systems of your own (--against), and measures each from both ends: set-up by phase, mouth-to-ear delay, jitter, loss,
+speech quality, CPU and memory of every element, what passes each reference point.  Every figure's definition is in
+the report and in docs/compare.md.
 """
 _EPILOG = """\
 examples:
   imsbridge compare --calls 20 --html report.html
   imsbridge compare --calls 10 --impairment loss=2%,delay=50ms,jitter=10ms,rate=256k --json bad-radio.json
+  imsbridge config sample compare > mine.toml                    fill it in, and
+  imsbridge compare --against mine.toml --calls 20 --html report.html
   imsbridge compare --from bad-radio.json --html report.html     the report of an earlier run
 
-exit codes: 0 every call was made and measured, 1 one was not, 2 wrong arguments, 3 the lab cannot be built here
+exit codes: 0 every call was made and measured, 1 one was not, 2 wrong arguments,
+3 the lab cannot be built here, or the system cannot be reached at all
 """
 
 
@@ -48,6 +52,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--calls", metavar="N", type=_calls, default=10, help="per path, 1 to 1000 (default 10)")
     parser.add_argument("--path", choices=("ue", "edge", "both"), default="both", help="default both")
+    parser.add_argument(
+        "--against",
+        metavar="FILE",
+        type=Path,
+        help="call through the systems that this file names, from this machine, instead of the lab",
+    )
     parser.add_argument(
         "--impairment",
         metavar="WHAT",
@@ -79,23 +89,21 @@ def _impairment(text: str) -> object:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the calls, or read them; the return value is the exit code."""
-    from simulators.lab.compare.model import Report, ReportError
+    from imskit.config.model import ConfigError
+    from simulators.lab.compare.model import ReportError
+    from simulators.lab.world import LabError
 
     for target in (arguments.json, arguments.html):
         if target is not None and not target.absolute().parent.is_dir():
-            print(f"imsbridge compare: {target}: there is no such folder", file=sys.stderr)
-            return 2
-    if arguments.source is not None:
-        try:
-            report = Report.from_json(arguments.source.read_text(encoding="utf-8"))
-        except (OSError, ReportError, UnicodeDecodeError) as error:
-            print(f"imsbridge compare: {arguments.source}: {error}", file=sys.stderr)
-            return 2
-    else:
-        made = _in_the_lab(arguments)
-        if made is None:
-            return 3
-        report = made
+            return _refuse(f"{target}: there is no such folder", 2)
+    if arguments.against is not None and arguments.impairment is not None:
+        return _refuse("--impairment is the lab's: there is no access to impair with --against", 2)
+    try:
+        report = _report(arguments)
+    except (ConfigError, ReportError) as error:
+        return _refuse(str(error), 2)
+    except LabError as error:
+        return _refuse(str(error), 3)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
     if arguments.html is not None:
@@ -106,28 +114,44 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
-def _in_the_lab(arguments: argparse.Namespace) -> Report | None:
-    from imsbridge.demo import copy_files
-    from simulators.lab.world import LabError, enter
+def _refuse(text: str, code: int) -> int:
+    print(f"imsbridge compare: {text}", file=sys.stderr)
+    return code
 
-    root = None
+
+def _report(arguments: argparse.Namespace) -> Report:
+    from simulators.lab.compare.model import Report, ReportError
+
+    if arguments.source is None:
+        return _called(arguments)
     try:
+        return Report.from_json(arguments.source.read_text(encoding="utf-8"))
+    except (OSError, ReportError, UnicodeDecodeError) as error:
+        raise ReportError(f"{arguments.source}: {error}") from error
+
+
+def _called(arguments: argparse.Namespace) -> Report:
+    from imsbridge.demo import copy_files
+    from simulators.lab.world import enter
+
+    if arguments.against is None:
         enter()
-        root = Path(tempfile.mkdtemp(prefix="imsbridge-"))
+    root = Path(tempfile.mkdtemp(prefix="imsbridge-"))
+    try:
         return asyncio.run(_run(arguments, root))
-    except LabError as error:
-        print(f"imsbridge compare: {error}", file=sys.stderr)
-        return None
     finally:
-        if root is not None:
-            if arguments.logs is not None:
-                copy_files(root, arguments.logs)
-            shutil.rmtree(root, ignore_errors=True)
+        if arguments.logs is not None:
+            copy_files(root, arguments.logs)
+        shutil.rmtree(root, ignore_errors=True)
 
 
 async def _run(arguments: argparse.Namespace, root: Path) -> Report:
+    from imskit.config.model import ConfigError
     from simulators.lab.compare.comparison import Comparison
+    from simulators.lab.compare.configured import ConfiguredSystem, read_systems
+    from simulators.lab.compare.lab_system import LabSystem
     from simulators.lab.compare.model import Path as Way
+    from simulators.lab.compare.system import System
 
     started = time.monotonic()
     task = asyncio.current_task()
@@ -139,7 +163,17 @@ async def _run(arguments: argparse.Namespace, root: Path) -> Report:
         print(f"  {time.monotonic() - started:5.1f} s  {text}", file=sys.stderr, flush=True)
 
     ways = list(Way) if arguments.path == "both" else [Way(arguments.path)]
-    comparison = Comparison(root, arguments.calls, ways, progress, arguments.impairment, arguments.log_level)
+    system: System
+    if arguments.against is None:
+        system = LabSystem(root, progress, arguments.impairment, arguments.log_level)
+    else:
+        config = read_systems(arguments.against)
+        if arguments.path == "both":
+            ways = config.paths
+        elif ways[0] not in config.paths:
+            raise ConfigError(f"{arguments.against}: [{arguments.path}] is missing, and --path wants it")
+        system = ConfiguredSystem(config, root, progress)
+    comparison = Comparison(system, arguments.calls, ways, progress)
     try:
         return await comparison.run()
     except asyncio.CancelledError:

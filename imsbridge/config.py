@@ -16,6 +16,7 @@ def _models() -> dict[str, type[Any]]:
     from network_edge.wwsf.config import WwsfConfig
     from simulators.bsf.config import BsfConfig
     from simulators.ims_core.config import CoreConfig
+    from simulators.lab.compare.configured import SystemsConfig
     from simulators.phone.config import PhoneConfig
     from ue_agent.card_bench.lab_hss import LabKeys
     from ue_agent.config import UeConfig
@@ -31,6 +32,7 @@ def _models() -> dict[str, type[Any]]:
         "card": CardProfile,
         "card-keys": LabKeys,
         "bsf": BsfConfig,
+        "compare": SystemsConfig,
     }
 
 
@@ -45,7 +47,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     show.add_argument(
         "name",
-        choices=("ue", "edge", "wwsf", "ep-cscf", "eims-agw", "core", "phone", "card", "card-keys", "bsf"),
+        choices=("ue", "edge", "wwsf", "ep-cscf", "eims-agw", "core", "phone", "card", "card-keys", "bsf", "compare"),
         help="whose configuration",
     )
     show.set_defaults(run=run)

@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,17 @@ from playwright.async_api import Browser as PlaywrightBrowser
 from playwright.async_api import Page, Playwright, async_playwright, expect
 
 from imskit.tasks import spawn
-from simulators.lab.host import Host, Process
+from simulators.lab.host import Machine, Process
 from simulators.lab.world import LabError
 
 _DEBIAN = ("/usr/bin/chromium", "/usr/lib/chromium/chromium")
 _PLAYWRIGHT = ".cache/ms-playwright/chromium-*/chrome-linux*/chrome"
 _START_SECONDS = 30.0
+_NO_SANDBOX = "--no-sandbox"
+"""The lab's root is no real one, or a real one: Chromium's own sandbox refuses both."""
 FLAGS = (
     "--headless=new",
-    "--no-sandbox",  # the lab's root is no real one, or a real one: Chromium's own sandbox refuses both
+    _NO_SANDBOX,
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--no-first-run",
@@ -58,10 +60,12 @@ def find_chromium() -> tuple[str, str]:
 class Browser:
     """One browser with a profile of its own; ``async with`` it."""
 
-    def __init__(self, host: Host, microphone: Path, name: str = "browser") -> None:
+    def __init__(self, host: Machine, microphone: Path, name: str = "browser", flags: Sequence[str] = ()) -> None:
+        """``flags`` are further ones of Chromium's, for where a file of the device cannot say it."""
         self._host = host
         self._microphone = microphone
         self._name = name
+        self._flags = flags
         self._profile = host.root / f"{name}-profile"
         self._stack = contextlib.AsyncExitStack()
         self.process: Process | None = None
@@ -80,7 +84,8 @@ class Browser:
     async def _start(self) -> None:
         argv = [
             find_chromium()[0],
-            *FLAGS,
+            *(flag for flag in FLAGS if flag != _NO_SANDBOX or os.geteuid() == 0),
+            *self._flags,
             f"--use-file-for-fake-audio-capture={self._microphone}",
             f"--user-data-dir={self._profile}",
             "--remote-debugging-port=0",
@@ -92,10 +97,11 @@ class Browser:
         found = re.findall(r"ws://127\.0\.0\.1:(\d+)/devtools", self.process.tail(200))
         if not found:
             raise LabError(f"Chromium did not say where DevTools listens:\n{self.process.tail()}")
-        port = int(found[-1])
-        forwarder = await _forward(self._host, port)
-        self._stack.callback(forwarder.close)
-        local = forwarder.sockets[0].getsockname()[1]
+        local = int(found[-1])
+        if self._host.pid is not None:
+            forwarder = await _forward(self._host.pid, local)
+            self._stack.callback(forwarder.close)
+            local = forwarder.sockets[0].getsockname()[1]
         playwright: Playwright = await self._stack.enter_async_context(async_playwright())
         self.driver: PlaywrightBrowser = await playwright.chromium.connect_over_cdp(f"http://127.0.0.1:{local}")
         self._stack.push_async_callback(self._close)
@@ -110,10 +116,10 @@ class Browser:
         return await self.driver.contexts[0].new_page()
 
 
-async def _forward(host: Host, port: int) -> asyncio.Server:
-    """Let this process's network reach a loopback port of ``host``: DevTools listens on loopback only."""
+async def _forward(holder: int, port: int) -> asyncio.Server:
+    """Let this process reach a loopback port in the network that process ``holder`` keeps: DevTools has no other."""
     executor = ThreadPoolExecutor(1)
-    namespace = os.open(f"/proc/{host.pid}/ns/net", os.O_RDONLY)
+    namespace = os.open(f"/proc/{holder}/ns/net", os.O_RDONLY)
     # A thread of its own enters the host's network; the sockets it makes stay there.
     await asyncio.get_running_loop().run_in_executor(executor, os.setns, namespace, os.CLONE_NEWNET)
     os.close(namespace)

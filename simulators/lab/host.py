@@ -20,7 +20,75 @@ _log = logging.getLogger(__name__)
 _GRACE_SECONDS = 8.0
 
 
-class Host:
+class Machine:
+    """Where programs run and browsers are: this machine itself.
+
+    ``root`` is a folder for files and logs; ``home`` is its user's.
+    """
+
+    pid: int | None = None
+    """The process that holds its namespaces; `None`: those of this program."""
+
+    def __init__(self, name: str, root: Path) -> None:
+        self.name = name
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+        self.home = Path.home()
+        self._processes: list[Process] = []
+
+    def wrap(self, argv: Sequence[str]) -> list[str]:
+        """Return the command line that runs ``argv`` here."""
+        return list(argv)
+
+    def socket(self, family: socket.AddressFamily, kind: socket.SocketKind, protocol: int = 0) -> socket.socket:
+        """Return a non-blocking socket of this program in this machine's network."""
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        return made
+
+    async def start(
+        self,
+        label: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        ready: str | None = None,
+        within: float = 60.0,
+        stdin: bytes | None = None,
+    ) -> Process:
+        """Start a long-running program and, if ``ready`` is given, await a line of its log that contains it.
+
+        ``LabError`` with the end of the log if it ends before, or is not ready ``within`` seconds.
+        """
+        log = self.root / f"{label}.log"  # goes on where an earlier program of this name ended
+        environment = {**os.environ, "HOME": str(self.home), "PYTHONUNBUFFERED": "1", **(env or {})}
+        with log.open("ab") as sink:
+            process = await asyncio.create_subprocess_exec(
+                *self.wrap(argv),
+                stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
+                stdout=sink if ready is None else asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT if ready is not None else sink,
+                env=environment,
+                preexec_fn=die_with_parent,
+            )
+        started = Process(label, self.name, process, log)
+        self._processes.append(started)
+        if stdin is not None:
+            assert process.stdin is not None
+            process.stdin.write(stdin)
+            process.stdin.close()
+        if ready is not None:
+            await started.await_line(ready, within)
+        return started
+
+    async def stop(self) -> None:
+        """End the programs that were started here, the newest first."""
+        for process in reversed(self._processes):
+            await process.stop()
+        self._processes.clear()
+
+
+class Host(Machine):
     """One machine of the lab, e.g. ``handset``.
 
     ``root`` is a folder for its files (home, logs).  The host's ``/etc`` is a copy-on-write view of the machine's,
@@ -28,12 +96,9 @@ class Host:
     """
 
     def __init__(self, name: str, root: Path) -> None:
-        self.name = name
-        self.root = root
-        root.mkdir(parents=True, exist_ok=True)
+        super().__init__(name, root)
         self.home = root / "home"
         self.home.mkdir(exist_ok=True)
-        self._processes: list[Process] = []
         self._holder = subprocess.Popen(
             [
                 "unshare",
@@ -52,14 +117,10 @@ class Host:
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != b"ready\n":
             raise LabError(f"host {name}: the kernel refused a network or mount namespace")
+        self.pid: int = self._holder.pid
         self.run("ip", "link", "set", "lo", "up")
         self._own_etc()
         self.run("mount", "-t", "tmpfs", "tmpfs", "/run")
-
-    @property
-    def pid(self) -> int:
-        """The process that holds the host's namespaces (``nsenter -t PID -n -m``)."""
-        return self._holder.pid
 
     def _own_etc(self) -> None:
         layers = self.root / "etc"
@@ -118,46 +179,9 @@ class Host:
         made[0].setblocking(False)
         return made[0]
 
-    async def start(
-        self,
-        label: str,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str] | None = None,
-        ready: str | None = None,
-        within: float = 60.0,
-        stdin: bytes | None = None,
-    ) -> Process:
-        """Start a long-running program and, if ``ready`` is given, await a line of its log that contains it.
-
-        ``LabError`` with the end of the log if it ends before, or is not ready ``within`` seconds.
-        """
-        log = self.root / f"{label}.log"  # goes on where an earlier program of this name ended
-        environment = {**os.environ, "HOME": str(self.home), "PYTHONUNBUFFERED": "1", **(env or {})}
-        with log.open("ab") as sink:
-            process = await asyncio.create_subprocess_exec(
-                *self.wrap(argv),
-                stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-                stdout=sink if ready is None else asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT if ready is not None else sink,
-                env=environment,
-                preexec_fn=die_with_parent,
-            )
-        started = Process(label, self.name, process, log)
-        self._processes.append(started)
-        if stdin is not None:
-            assert process.stdin is not None
-            process.stdin.write(stdin)
-            process.stdin.close()
-        if ready is not None:
-            await started.await_line(ready, within)
-        return started
-
     async def stop(self) -> None:
         """End this host's programs, the newest first, then its namespaces."""
-        for process in reversed(self._processes):
-            await process.stop()
-        self._processes.clear()
+        await super().stop()
         self._holder.terminate()
         self._holder.wait()
 

@@ -22,6 +22,7 @@ from simulators.impairment.engine import Impairment
 from simulators.impairment.plug import Plug, impair
 from simulators.lab.compare.comparison import Comparison
 from simulators.lab.compare.html import render
+from simulators.lab.compare.lab_system import LabSystem
 from simulators.lab.compare.model import Path as Way
 from simulators.lab.compare.model import Report
 from simulators.lab.host import Host
@@ -65,8 +66,9 @@ class Run:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def run(root: Path) -> Run:
-    comparison = Comparison(root, CALLS, list(Way), lambda text: None)
-    net = comparison.lab.net
+    system = LabSystem(root, lambda text: None)
+    comparison = Comparison(system, CALLS, list(Way), lambda text: None)
+    net = system.lab.net
     captures = {}
     for way, host in ((Way.UE, net.handset), (Way.EDGE, net.operator)):
         captures[way] = root / f"{way}.pcapng"

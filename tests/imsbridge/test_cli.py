@@ -79,7 +79,7 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str])
     assert "invalid choice" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["ue", "wwsf", "eims-agw", "core", "phone", "card", "card-keys", "bsf"])
+@pytest.mark.parametrize("name", sorted(_models()))
 def test_samples_are_toml_that_asks_for_what_is_missing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "sample", name]) == 0
     text = capsys.readouterr().out

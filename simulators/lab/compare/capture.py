@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from simulators.lab.compare.model import Traffic
 from simulators.lab.compare.traffic import Counter, Rule
-from simulators.lab.host import Host
+from simulators.lab.host import Machine
 
 _ETH_P_IP = 0x0800
 _ETH_P_ALL = 3
@@ -25,7 +25,7 @@ _AT_ONCE = 500
 class Capture:
     """Counts by ``rules`` what ``host`` sends and receives, from now until `close`."""
 
-    def __init__(self, host: Host, rules: Iterable[Rule]) -> None:
+    def __init__(self, host: Machine, rules: Iterable[Rule]) -> None:
         self._counter = Counter(rules)
         self._socket = host.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
         with contextlib.suppress(OSError):  # in a user namespace the ordinary limit holds

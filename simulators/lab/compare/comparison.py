@@ -1,4 +1,4 @@
-"""The calls of a comparison, in the lab: alternating over the paths, each measured from both ends."""
+"""The calls of a comparison: alternating over the paths, each measured from both ends."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path as File
@@ -18,101 +17,52 @@ import psutil
 from playwright.async_api import Error as BrowserError
 
 from imskit.observe.events import read_events
-from simulators.impairment.engine import Impairment
-from simulators.impairment.plug import Plug, impair
-from simulators.lab.browser import Browser
 from simulators.lab.compare import sound
-from simulators.lab.compare.capture import Capture
 from simulators.lab.compare.model import CallMeasure, Conditions, Path, Report
-from simulators.lab.compare.page import LogIn, WatchedPage
-from simulators.lab.compare.traffic import UDP, Rule
+from simulators.lab.compare.page import WatchedPage
+from simulators.lab.compare.system import Access, FarPhone, Progress, System
 from simulators.lab.compare.usage import Meter
-from simulators.lab.control import ControlError, until
-from simulators.lab.host import Host
-from simulators.lab.lab import LAPTOP_PASSWORD, LAPTOP_USER, PHONE_NUMBER, PORTAL_URL, Lab
-from simulators.lab.speech import LENGTH_SECONDS, RATE, Samples, make_speech, read_wav, resample
-from simulators.lab.topology import EDGE_IMS, HANDSET_TURN, OPERATOR_EDGE, P_CSCF, PHONE_IMS
+from simulators.lab.control import ControlError, ask, until
+from simulators.lab.speech import RATE, Samples, read_wav, resample
 from simulators.lab.world import LabError
 
-TALK_SECONDS = 2 * LENGTH_SECONDS + 2.0
-"""Long enough for one whole round of the loop each way, wherever it begins."""
+_ANSWER_SECONDS = 60.0
 _NO_SPEECH = "the known speech was not found in the recording"
-
-type Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device of the lab, and what is between its browser and IMS."""
-
-    path: Path
-    host: Host
-    access: tuple[tuple[str, Host, str], ...]
-    """Interfaces of its access: name, the far host, the name there."""
-    taps: tuple[tuple[Host, tuple[Rule, ...]], ...]
-    elements: tuple[str, ...]
-    """Programs of the lab in this path."""
-    log_in: LogIn | None = None
-
-
-def ue_device(lab: Lab) -> Device:
-    """The handset with its agent."""
-    rules = (
-        Rule("W3", HANDSET_TURN, interface="lo"),
-        Rule("Gm", P_CSCF, interface="ims0", sip=True),
-        Rule("Gm", P_CSCF, counted=False, sip=True),  # inside IPsec, on the device that it makes
-        Rule("Mb", PHONE_IMS, interface="ims0"),
-    )
-    handset, operator = lab.net.handset, lab.net.operator
-    access = (("wan0", operator, "wan0"), ("ims0", operator, "ims0"))
-    return Device(Path.UE, handset, access, ((handset, rules),), ("agent", "core", "wwsf", "edge"))
-
-
-def edge_device(lab: Lab) -> Device:
-    """The laptop, which has nothing but a browser; its user logs in with a password."""
-    laptop, operator = lab.net.laptop, lab.net.operator
-    at_laptop = (Rule("W3", OPERATOR_EDGE, protocols=(UDP,)),)
-    at_operator = (
-        Rule("Mw", EDGE_IMS, P_CSCF, interface="lo", sip=True),
-        Rule("Mb", EDGE_IMS, PHONE_IMS, interface="ims1", protocols=(UDP,)),
-    )
-    access = (("wan0", operator, "wan1"),)
-    log_in = LogIn(LAPTOP_USER, LAPTOP_PASSWORD)
-    return Device(Path.EDGE, laptop, access, ((laptop, at_laptop), (operator, at_operator)), ("edge", "core"), log_in)
+_STRANGER = "only a phone of this release, on this machine, tells what it sees and hears"
+_FAR_FIGURES = (
+    "first_to_phone_ms",
+    "delay_to_phone_ms",
+    "delay_to_browser_ms",
+    "jitter_to_phone_ms",
+    "loss_to_phone_percent",
+    "loss_to_browser_percent",
+    "pesq_to_phone",
+    "pesq_to_browser",
+    "transcoding_to_phone",
+    "transcoding_to_browser",
+)
 
 
 class Comparison:
     """Runs the calls; ``report`` grows while it does."""
 
-    def __init__(
-        self,
-        root: File,
-        calls: int,
-        paths: list[Path],
-        progress: Progress,
-        impairment: Impairment | None = None,
-        log_level: str = "info",
-    ) -> None:
-        self._root = root
+    def __init__(self, system: System, calls: int, paths: list[Path], progress: Progress) -> None:
+        self._system = system
+        self._phone = system.phone
         self._progress = progress
-        self._impairment = impairment
-        self.lab = Lab(root, log_level=log_level, progress=progress)
         self.report = Report(datetime.now(UTC).isoformat(timespec="seconds"), calls, paths)
-        self._recording = root / "phone-heard.wav"
-        self._speech: dict[str, File] = {}
         self._spoken: dict[str, Samples] = {}
-        self._meters: dict[Path, tuple[Device, Browser, list[Capture]]] = {}
+        self._talk_seconds = 0.0
+        self._accesses: Mapping[Path, Access] = {}
 
     async def run(self) -> Report:
-        """Start the lab, make all calls, take it down; what failed is in the report."""
+        """Make the system ready, make all calls, take it down; what failed is in the report."""
         try:
-            self._speech = make_speech(self._root)
-            for name, file in self._speech.items():
-                samples, rate = read_wav(file)
-                self._spoken[name] = resample(samples, rate, RATE)
-            async with contextlib.AsyncExitStack() as stack:
-                stack.push_async_callback(self.lab.stop)
-                await self._start(stack)
+            self._read_speech()
+            self.report.conditions = _conditions(self._talk_seconds)
+            async with self._system.open(self.report.paths, self.report.conditions) as self._accesses:
+                for access in self._accesses.values():
+                    self.report.conditions.versions["browser"] = access.browser.driver.version
                 for number in range(1, self.report.wanted + 1):
                     for path in self.report.paths:
                         self.report.calls.append(await self._call(path, number))
@@ -122,31 +72,15 @@ class Comparison:
 
     # ---- parts --------------------------------------------------------------------------------
 
-    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
-        devices = [self._device(path) for path in self.report.paths]
-        self.report.conditions = _conditions(self._impairment)
-        if self._impairment is not None:
-            self._progress(f"the access of each device: {self._impairment}")
-            for device in devices:
-                for interface, far, far_interface in device.access:
-                    near = Plug(device.host, interface)
-                    by = await impair(near, Plug(far, far_interface), self._impairment, stack, self._root)
-                    self.report.conditions.impairment_by = by
-        await self.lab.start(play=self._speech["phone"], record=self._recording)
-        if Path.EDGE in self.report.paths:
-            await self.lab.start_edge()
-        await self.lab.registered()
-        for device in devices:
-            browser = Browser(device.host, self._speech["browser"], f"compare-{device.path}")
-            await stack.enter_async_context(browser)
-            captures = [Capture(host, rules) for host, rules in device.taps]
-            for capture in captures:
-                stack.callback(capture.close)
-            self._meters[device.path] = (device, browser, captures)
-            self.report.conditions.versions["browser"] = browser.driver.version
-
-    def _device(self, path: Path) -> Device:
-        return ue_device(self.lab) if path is Path.UE else edge_device(self.lab)
+    def _read_speech(self) -> None:
+        files = {"browser": self._system.microphone}
+        if self._phone is not None:
+            files["phone"] = self._phone.spoken
+        for name, file in files.items():
+            samples, rate = read_wav(file)
+            self._spoken[name] = resample(samples, rate, RATE)
+        # Long enough for one whole round of either loop, wherever it begins.
+        self._talk_seconds = 2 * max(len(samples) for samples in self._spoken.values()) / RATE + 2.0
 
     async def _call(self, path: Path, number: int) -> CallMeasure:
         measure = CallMeasure(path, number)
@@ -157,14 +91,15 @@ class Comparison:
         except (LabError, ControlError, BrowserError) as error:
             measure.error = str(error).splitlines()[0]
             self._progress(f"call {number}, {path.label}: {measure.error}")
-            with contextlib.suppress(Exception):  # the next call wants a phone that is free
-                await self.lab.phone("POST", "/hangup")
+            if self._phone is not None:
+                with contextlib.suppress(ControlError):  # the next call wants a phone that is free
+                    await ask(self._phone.control, "POST", "/hangup")
         measure.complete(f"the call failed: {measure.error}" if measure.error else "not observed")
         return measure
 
     @contextlib.asynccontextmanager
     async def _page(self, path: Path) -> AsyncIterator[WatchedPage]:
-        page = await WatchedPage.open(self._meters[path][1].driver.contexts[0])
+        page = await WatchedPage.open(self._accesses[path].browser.driver.contexts[0])
         try:
             yield page
         finally:
@@ -172,42 +107,44 @@ class Comparison:
                 await page.close()
 
     async def _measure(self, page: WatchedPage, measure: CallMeasure) -> None:
-        device, browser, captures = self._meters[measure.path]
-        for capture in captures:
+        access = self._accesses[measure.path]
+        for capture in access.captures:
             capture.reset()
-        loaded = await page.load(PORTAL_URL, device.log_in)
+        loaded = await page.load(access.portal, access.log_in)
         measure.put("page_load_ms", loaded.load_ms)
         measure.put("log_in_ms", loaded.log_in_ms)
         measure.put("registration_ms", loaded.registration_ms, "the page did not mark it")
         await page.phone.plain_voice()
         await page.phone.clear_marks()
         since = time.monotonic()
-        clicked = await page.phone.dial(PHONE_NUMBER)
-        await page.phone.until("call", "talking", within=30)
-        microphone, ear, statistics = await self._talk(page, browser, device, measure)
+        clicked = await page.phone.dial(self._system.number)
+        await page.phone.until("call", "talking", within=_ANSWER_SECONDS)
+        microphone, ear, statistics = await self._talk(page, access, measure)
         await page.phone.press("hangup")
         await page.phone.until("call", "idle", within=15)
         phone = await self._phone_ended(since)
         _set_up(measure, clicked, await page.steps(), phone)
-        _packets(measure, statistics, phone["ended"])
-        await asyncio.to_thread(self._rate, measure, microphone, ear, phone["answered"]["at"])
+        _packets(measure, statistics, phone.get("ended", {}))
+        if self._phone is None:
+            for key in _FAR_FIGURES:
+                measure.put(key, None, _STRANGER)
+        else:
+            await asyncio.to_thread(self._rate, measure, self._phone, microphone, ear, phone["answered"]["at"])
         measure.points["W1"], measure.points["W2"] = loaded.w1, page.w2
-        for capture in captures:
+        for capture in access.captures:
             measure.points |= capture.result()
 
     async def _talk(
-        self, page: WatchedPage, browser: Browser, device: Device, measure: CallMeasure
+        self, page: WatchedPage, access: Access, measure: CallMeasure
     ) -> tuple[sound.Recording, sound.Recording, dict[str, dict[str, Any]]]:
         """Let both speak, and watch what everybody uses."""
         await page.listen()
-        assert browser.process is not None
-        pids = {"browser": browser.process.pid}
-        pids |= {name: self.lab.processes[name].pid for name in device.elements if name in self.lab.processes}
+        assert access.browser.process is not None
         loop = asyncio.get_running_loop()
         begin = loop.time()
-        meter = Meter(pids)
+        meter = Meter({"browser": access.browser.process.pid, **access.elements()})
         for part in (0.5, 1.0):
-            await asyncio.sleep(max(0.0, begin + part * TALK_SECONDS - loop.time()))
+            await asyncio.sleep(max(0.0, begin + part * self._talk_seconds - loop.time()))
             await asyncio.to_thread(meter.look)
         measure.elements = meter.result()
         measure.talk_seconds = round(loop.time() - begin, 1)
@@ -217,10 +154,13 @@ class Comparison:
 
     async def _phone_ended(self, since: float) -> dict[str, dict[str, Any]]:
         """The phone's events of this call, the first of each name, when it has ended there."""
+        if self._phone is None:
+            return {}
+        events = self._phone.events
 
         async def look() -> dict[str, dict[str, Any]]:
             found: dict[str, dict[str, Any]] = {}
-            for event in read_events(self.lab.events("phone")):
+            for event in read_events(events):
                 if event["at"] >= since:
                     found.setdefault(event["event"], event)
             return found if "ended" in found else {}
@@ -230,22 +170,31 @@ class Comparison:
             raise LabError("the phone did not answer this call")
         return found
 
-    def _rate(self, measure: CallMeasure, microphone: sound.Recording, ear: sound.Recording, answered: float) -> None:
+    def _rate(
+        self,
+        measure: CallMeasure,
+        phone: FarPhone,
+        microphone: sound.Recording,
+        ear: sound.Recording,
+        answered: float,
+    ) -> None:
         """Speech each way.  The phone speaks its file from its first sample, and records, from answering on."""
-        samples, rate = read_wav(self._recording)
+        samples, rate = read_wav(phone.recording)
         at_phone = sound.Recording(resample(samples, rate, RATE), answered)
         try:
-            heard = sound.find(self._spoken["phone"], ear)
-            measure.put("delay_to_browser_ms", sound.delay_ms(answered, heard.at))
+            spoken = self._spoken["phone"]
+            heard = sound.find(spoken, ear)
+            measure.put("delay_to_browser_ms", sound.delay_ms(answered, heard.at, len(spoken) / RATE))
             measure.put("pesq_to_browser", heard.pesq, "the package pesq is not installed")
         except LabError as error:
             measure.put("delay_to_browser_ms", None, f"{_NO_SPEECH}: {error}")
             measure.put("pesq_to_browser", None, f"{_NO_SPEECH}: {error}")
         try:
-            heard = sound.find(self._spoken["browser"], at_phone)
+            spoken = self._spoken["browser"]
+            heard = sound.find(spoken, at_phone)
             measure.put("pesq_to_phone", heard.pesq, "the package pesq is not installed")
-            spoken = sound.find(self._spoken["browser"], microphone)
-            measure.put("delay_to_phone_ms", sound.delay_ms(spoken.at, heard.at))
+            said = sound.find(spoken, microphone)
+            measure.put("delay_to_phone_ms", sound.delay_ms(said.at, heard.at, len(spoken) / RATE))
         except LabError as error:
             for key in ("pesq_to_phone", "delay_to_phone_ms"):
                 if key not in measure.values:
@@ -318,7 +267,7 @@ def _loss(first: float | None, second: float | None) -> float | None:
     return None if first is None or second is None else 100 * (1 - (1 - first) * (1 - second))
 
 
-def _conditions(impairment: Impairment | None) -> Conditions:
+def _conditions(talk_seconds: float) -> Conditions:
     def installed(name: str) -> str:
         try:
             return version(name)
@@ -330,7 +279,6 @@ def _conditions(impairment: Impairment | None) -> Conditions:
         lines = File("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return Conditions(
-        impairment="" if impairment is None else str(impairment),
         versions={"imsbridge": installed("imsbridge"), "Python": platform.python_version()},
         machine={
             "kernel": f"{platform.system()} {platform.release()}",
@@ -338,8 +286,5 @@ def _conditions(impairment: Impairment | None) -> Conditions:
             "cores": str(os.cpu_count()),
             "memory": f"{psutil.virtual_memory().total / 1e9:.1f} GB",
         },
-        notes={
-            "phone": "rings for 1 s before it answers; jitter buffer included in mouth to ear",
-            "talking time of each call": f"{TALK_SECONDS:.0f} s",
-        },
+        notes={"talking time of each call": f"{talk_seconds:.0f} s"},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulators.lab.speech import LENGTH_SECONDS, Samples, compare
+from simulators.lab.speech import Samples, compare
 from simulators.lab.world import LabError
 
 LEAST_CORRELATION = 0.5
@@ -37,10 +37,10 @@ def find(spoken: Samples, recording: Recording) -> Heard:
     return Heard(recording.at + quality.offset_s, quality.pesq, quality.correlation)
 
 
-def delay_ms(mouth: float, ear: float) -> float:
-    """Milliseconds from a sound's leaving to its arriving; rounds of the loop are alike, so they do not count.
+def delay_ms(mouth: float, ear: float, period: float) -> float:
+    """Milliseconds from a sound's leaving to its arriving.
 
-    Between minus one and plus six seconds: clocks of two programs may differ by little, a path's delay not by seconds.
+    Rounds of the loop, ``period`` seconds each, are alike, so they do not count: the result begins at minus one second,
+    because the clocks of two programs may differ by little, and a path's delay is not of seconds.
     """
-    apart = (ear - mouth + 1.0) % LENGTH_SECONDS - 1.0
-    return 1000 * apart
+    return 1000 * ((ear - mouth + 1.0) % period - 1.0)

@@ -26,7 +26,7 @@ def test_the_delay_is_found_to_the_millisecond(spoken: Samples, milliseconds: in
     late = np.concatenate([np.zeros(milliseconds * RATE // 1000, np.int16), loop])
     ear = Recording(late[5 * RATE :][: 16 * RATE], at=105.0)
     there, here = find(spoken, ear), find(spoken, mouth)
-    assert delay_ms(here.at, there.at) == pytest.approx(milliseconds, abs=1.0)
+    assert delay_ms(here.at, there.at, LENGTH_SECONDS) == pytest.approx(milliseconds, abs=1.0)
 
 
 def test_other_sound_is_not_taken_for_it(spoken: Samples) -> None:
@@ -41,7 +41,7 @@ def test_too_short_a_recording_says_so(spoken: Samples) -> None:
 
 
 def test_rounds_of_the_loop_do_not_count() -> None:
-    assert delay_ms(10.0, 10.1) == pytest.approx(100)
-    assert delay_ms(10.0, 10.1 + 3 * LENGTH_SECONDS) == pytest.approx(100)
-    assert delay_ms(10.0 + LENGTH_SECONDS, 10.1) == pytest.approx(100)
-    assert delay_ms(10.0, 9.99) == pytest.approx(-10)
+    assert delay_ms(10.0, 10.1, LENGTH_SECONDS) == pytest.approx(100)
+    assert delay_ms(10.0, 10.1 + 3 * LENGTH_SECONDS, LENGTH_SECONDS) == pytest.approx(100)
+    assert delay_ms(10.0 + LENGTH_SECONDS, 10.1, LENGTH_SECONDS) == pytest.approx(100)
+    assert delay_ms(10.0, 9.99, LENGTH_SECONDS) == pytest.approx(-10)
