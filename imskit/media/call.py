@@ -57,6 +57,8 @@ class CallLegs:
         self._ims_address = ims_address
         self._bridge = Bridge(plane, web.id, ims.id, executor=executor)
         self._session_ids = (secrets.randbits(62), secrets.randbits(62))
+        self._restarting: tuple[str, Secret[str]] | None = None
+        """The browser's ICE credentials in an offer that restarts ICE, until it is answered."""
         self._crypto = new_crypto_keys() if ims.secured else ()
         self._closed = False
 
@@ -87,16 +89,29 @@ class CallLegs:
         return self._bridge.plan
 
     def web_offer(self, offer: SessionDescription) -> None:
-        """Look at a later offer of the browser: new ICE credentials in it ask for a restart (RFC 8839 4.4.1.1.1)."""
+        """Look at an offer of the browser: new ICE credentials in it ask for a restart (RFC 8839 4.4.1.1.1).
+
+        Ours are new in the answer then, and in force with the plan of it.  An offer before that came to nothing: of
+        what it asked for nothing is left (RFC 3261 14.1).
+        """
         known = self._web.remote
         if known is None:
             return
-        for media in offer.media:
-            ufrag = next(iter(offer.effective(media, "ice-ufrag", str)), known.ufrag)
-            if media.port and ufrag != known.ufrag:
-                _log.info("the browser restarts ICE")
-                self._web.restart()
-                return
+        asked = _ice_credentials(offer)
+        if asked == self._restarting:
+            return  # the same offer again
+        self.forget_offer()
+        if asked is not None and asked != (known.ufrag, known.password):
+            _log.info("the browser restarts ICE")
+            self._restarting = asked
+            self._web.restart()
+
+    def forget_offer(self) -> None:
+        """The last offer of the browser came to nothing."""
+        if self._restarting is not None:
+            _log.info("the ICE restart did not come about")
+            self._restarting = None
+            self._web.cancel_restart()
 
     def apply(self, plan: MediaPlan) -> None:
         """Put an agreed plan into force; the same plan again changes nothing.
@@ -119,6 +134,7 @@ class CallLegs:
         ice = web.ice
         remote = WebRtcParameters(ice.ufrag, Secret(ice.pwd), web.fingerprints, ice.candidates, ice.lite)
         self._web.start(remote, dtls_client=web.dtls_client)
+        self._restarting = None
 
     async def close(self) -> None:
         """End the media and free the legs' addresses and ports."""
@@ -139,6 +155,15 @@ class CallLegs:
         elif media.rtcp_port is not None:
             rtcp = (media.rtcp_address or media.remote_address, media.rtcp_port)
         self._ims.set_remote(rtp, rtcp, source=self._source)
+
+
+def _ice_credentials(offer: SessionDescription) -> tuple[str, Secret[str]] | None:
+    """The user fragment and password of the sound that is offered."""
+    for media in offer.media:
+        if media.media == "audio" and media.port:
+            ufrag, password = (next(iter(offer.effective(media, name, str)), "") for name in ("ice-ufrag", "ice-pwd"))
+            return (ufrag, Secret(password)) if ufrag and password else None
+    return None
 
 
 def new_crypto_keys() -> tuple[CryptoKey, ...]:

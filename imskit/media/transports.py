@@ -317,15 +317,8 @@ class IceAgent:
         return False
 
     def is_for(self, data: bytes) -> bool:
-        """Return whether a Binding request names our user name fragment (of two agents during a restart)."""
-        try:
-            message = stun.parse_message(data)
-        except Exception:
-            return False
-        username = message.attributes.get("USERNAME")
-        if username is None:
-            return message.transaction_id in self._protocol.transactions
-        return str(username).partition(":")[0] == self.ufrag
+        """Whether a check names our user fragment, or an answer is to our check: of several agents in a restart."""
+        return self._names_us(data) if data[:2] == b"\0\x01" else data[8:20] in self._protocol.transactions
 
     def validated(self, address: Address) -> bool:
         """Return whether the peer has proved by STUN that it is at ``address``."""

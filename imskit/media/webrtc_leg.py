@@ -83,6 +83,9 @@ class WebRtcLeg:
         self.reports = RtcpSession(plane, self.id, cname=cname, clock_rate=clock_rate, on_bye=self._bye)
         self._ice = self._new_ice()
         self._old_ice: IceAgent | None = None
+        """The agent in use while a restarted one has no pair yet."""
+        self._next_ice: IceAgent | None = None
+        """The agent of a restart that is described, and not agreed yet."""
         self._dtls = self._new_dtls()
         self._remote: WebRtcParameters | None = None
         self._dtls_client = False
@@ -101,13 +104,10 @@ class WebRtcLeg:
 
     @property
     def local(self) -> WebRtcParameters:
-        """What to signal of this side."""
+        """What to signal of this side in the next description."""
+        agent = self._next_ice or self._ice
         return WebRtcParameters(
-            self._ice.ufrag,
-            self._ice.password,
-            (self._certificate.fingerprint,),
-            self._ice.candidates,
-            self._lite,
+            agent.ufrag, agent.password, (self._certificate.fingerprint,), agent.candidates, self._lite
         )
 
     @property
@@ -119,7 +119,7 @@ class WebRtcLeg:
         """Begin ICE and DTLS; ``dtls_client``: our role is active (RFC 8842 5).
 
         Called again with the same parameters this changes nothing; with a new ufrag and password it restarts ICE
-        (call ``restart`` before the answer is written), with new fingerprints also DTLS.
+        (call ``restart`` before the description is written), with new fingerprints also DTLS.
         """
         if self._remote is None:
             self._remote = remote
@@ -133,6 +133,7 @@ class WebRtcLeg:
         previous, self._remote = self._remote, remote
         if (previous.ufrag, previous.password) != (remote.ufrag, remote.password):
             self.restart()
+            self._swap()
             self._tasks.append(spawn(self._connect(remote), "ICE restart"))
         elif previous.candidates != remote.candidates:
             for candidate in remote.candidates:
@@ -144,9 +145,15 @@ class WebRtcLeg:
             self._tasks.append(spawn(self._replace_dtls(), "DTLS restart"))
 
     def restart(self) -> None:
-        """Take new ICE credentials for the next description; the pair in use stays until a new one is selected."""
-        if self._old_ice is None:
-            self._old_ice, self._ice = self._ice, self._new_ice()
+        """Have new ICE credentials in the next description; what is in use stays until ``start`` is told the peer's."""
+        if self._next_ice is None:
+            self._next_ice = self._new_ice()
+
+    def cancel_restart(self) -> None:
+        """Forget the new credentials: the offer or answer with them came to nothing (RFC 3264 section 4)."""
+        agent, self._next_ice = self._next_ice, None
+        if agent is not None:
+            spawn(agent.close(), "ICE agent of a refused restart")
 
     def add_candidate(self, candidate: Candidate) -> None:
         """Take a candidate trickled by the peer (RFC 8838)."""
@@ -167,7 +174,7 @@ class WebRtcLeg:
         for task in self._tasks:
             task.cancel()
         await self._dtls.close()
-        for agent in (self._ice, self._old_ice):
+        for agent in (self._ice, self._old_ice, self._next_ice):
             if agent is not None:
                 await agent.close()
         self._plane.close(self.id)
@@ -179,10 +186,11 @@ class WebRtcLeg:
         """Take STUN and DTLS (RFC 7983)."""
         first = data[0] if data else 255
         if first <= 3:
-            if self._old_ice is not None and self._old_ice.is_for(data):
-                self._old_ice.datagram_received(data, address)
-            else:
-                self._ice.datagram_received(data, address)
+            for agent in (self._old_ice, self._next_ice):
+                if agent is not None and agent.is_for(data):
+                    agent.datagram_received(data, address)
+                    return
+            self._ice.datagram_received(data, address)
         elif 20 <= first <= 63:
             if self._ice.validated(address) or (self._old_ice is not None and self._old_ice.validated(address)):
                 if self._remote is None:
@@ -234,6 +242,15 @@ class WebRtcLeg:
         if not self._closed or data[0] >= 20:  # close_notify still leaves
             self._plane.leg_send(self.id, data, address)
 
+    def _swap(self) -> None:
+        """Put the agent of the next description into the place of the one that is agreed."""
+        assert self._next_ice is not None
+        if self._old_ice is None:
+            self._old_ice = self._ice
+        else:  # a restart upon one that found no pair: what works is the older one
+            spawn(self._ice.close(), "ICE agent without a pair")
+        self._ice, self._next_ice = self._next_ice, None
+
     async def _connect(self, remote: WebRtcParameters) -> None:
         """Run ICE with the newest credentials; an older agent is in use until this one has a pair."""
         agent = self._ice
@@ -243,7 +260,7 @@ class WebRtcLeg:
                 await agent.add_candidate(candidate)
             await agent.connect()
         except IceError as error:
-            if not self._closed:
+            if not self._closed and agent is self._ice:
                 self._fail(str(error))
             return
         if agent is not self._ice:

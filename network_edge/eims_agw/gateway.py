@@ -120,9 +120,11 @@ class Gateway:
         try:
             if session is None:
                 session = self._open(request)
+            sdp = session.dialog.offer(request, session.media.web_endpoint, session.media.ims_endpoint)
             if session.dialog.side(request.from_tag) is Side.WEB:
                 session.media.web_offer(request.sdp)
-            sdp = session.dialog.offer(request, session.media.web_endpoint, session.media.ims_endpoint)
+            else:
+                session.media.forget_offer()
         except SdpError as error:
             self.counters["refused"] += 1
             if fresh and session is not None:

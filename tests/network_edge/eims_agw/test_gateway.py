@@ -121,6 +121,69 @@ async def test_ice_restart(bench):
     assert bench.lost == []
 
 
+def _restarted(browser):
+    browser.leg.restart()
+    return web_side.make_offer(browser.endpoint, browser.formats)
+
+
+@pytest.mark.parametrize("refused_by", ["ims", "gateway"])
+async def test_a_refused_ice_restart_leaves_everything_as_it_was(bench, refused_by):
+    """RFC 3261 14.1, RFC 8839 4.4.1.1.1: nobody answers it; the next offers, of either side, are of the old agent."""
+    gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
+    _, towards_web = await bench.from_browser(gateway, browser, phone)
+    await bench.speak(browser, phone)
+    before, offer = browser.media.ice, _restarted(browser)
+    if refused_by == "gateway":
+        offer = SessionDescription.parse(str(offer).replace("a=rtcp-mux\r\n", ""))
+        with pytest.raises(GatewayError):
+            await gateway.offer(OfferRequest("call", "web", offer, TOWARDS_IMS, to_tag="ims"))
+    else:
+        await gateway.offer(OfferRequest("call", "web", offer, TOWARDS_IMS, to_tag="ims"))
+    browser.leg.cancel_restart()  # 491, 488, 408: the page rolls back
+    browser.said = next_offer(browser.said, browser.media)
+    towards_ims = await gateway.offer(OfferRequest("call", "web", browser.said, TOWARDS_IMS, to_tag="ims"))
+    answer = phone.take_offer(towards_ims)
+    towards_web = await gateway.answer(AnswerRequest("call", "web", "ims", answer, TOWARDS_WEB))
+    media = browser.take_answer(towards_web)
+    assert media.ice == before
+    await bench.speak(browser, phone)
+    phone.said = next_offer(phone.said, phone.media)
+    towards_web = await gateway.offer(OfferRequest("call", "ims", phone.said, TOWARDS_WEB, to_tag="web"))
+    assert towards_web.media[0].attribute("ice-ufrag") == before.ufrag
+    phone.take_answer(
+        await gateway.answer(AnswerRequest("call", "ims", "web", browser.take_offer(towards_web), TOWARDS_IMS))
+    )
+    await bench.speak(browser, phone)
+    assert [event.step for event in browser.events].count(Step.DTLS_CONNECTED) == 1 and bench.lost == []
+
+
+async def test_an_ice_restart_that_is_tried_again_is_done(bench):
+    """After a refusal the page restarts with other credentials; and once more before that one has found a pair."""
+    gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
+    await bench.from_browser(gateway, browser, phone)
+    await bench.speak(browser, phone)
+    seen = {browser.media.ice.ufrag}
+    await gateway.offer(OfferRequest("call", "web", _restarted(browser), TOWARDS_IMS, to_tag="ims"))
+    browser.leg.cancel_restart()
+    for connected in (False, True):
+        browser.said = _restarted(browser)
+        again = 2 if connected else 1  # the same offer comes again: it is the same restart
+        for _ in range(again):
+            towards_ims = await gateway.offer(OfferRequest("call", "web", browser.said, TOWARDS_IMS, to_tag="ims"))
+        answer = phone.take_offer(towards_ims)
+        for _ in range(again):
+            towards_web = await gateway.answer(AnswerRequest("call", "web", "ims", answer, TOWARDS_WEB))
+        assert towards_web.media[0].attribute("ice-ufrag") not in seen
+        seen.add(browser.take_answer(towards_web).ice.ufrag)
+    await bench.speak(browser, phone)
+    leg = gateway._calls["call"][0].media._web
+    async with asyncio.timeout(5):
+        while leg._old_ice is not None:  # noqa: ASYNC110 (no event tells it)
+            await asyncio.sleep(0.02)  # until the new agent has a pair
+    await bench.speak(browser, phone)
+    assert len(seen) == 3 and leg._next_ice is None and bench.lost == []
+
+
 async def test_the_browser_that_was_called_makes_a_later_offer(bench):
     """Its DTLS role stays: we were the server, and answer an open offer as passive (RFC 8842)."""
     gateway, browser, phone = bench.gateway(), bench.browser(offers=False), bench.phone()
