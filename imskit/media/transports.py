@@ -33,6 +33,7 @@ from aioice import ice, stun
 from aioice.candidate import candidate_priority
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport, State
 
+from imskit.media.peer_addresses import PeerAddresses
 from imskit.media.plane import Address, SrtpKeys, SrtpProfile
 from imskit.sdp.attributes import Candidate, Fingerprint
 from imskit.secrets import Secret
@@ -49,8 +50,8 @@ _EARLY_PACKETS = 16
 _COMPONENT = 1
 _MAX_PROVEN = 64
 """Addresses that one peer may have proved: a browser has a handful."""
-_MAX_CANDIDATES = 200
-"""Candidates taken of one peer."""
+_MAX_CANDIDATES = 50
+"""Candidates taken of one peer: each costs checks to an address that somebody wrote down."""
 _UNPROVEN_RATE, _UNPROVEN_BURST = 100.0, 200.0
 """STUN messages a second, and at once, read from addresses that have proved nothing."""
 
@@ -247,15 +248,17 @@ class IceAgent:
         wait_for_peer: bool,
         selected: Callable[[Address], None],
         lite: bool = False,
+        peers: PeerAddresses | None = None,
     ) -> None:
         """``addresses`` are our host candidates; ``selected`` is told the peer's address of the pair in use.
 
-        ``lite``: an ICE-lite agent, which is never controlling.
+        ``lite``: an ICE-lite agent, which is never controlling.  ``peers``: where checks may go, and come from.
         """
         self.ufrag = ufrag
         self.password = password
         self.dropped = 0
         """STUN messages that were not for us, could not be read, or came too fast from addresses not proved."""
+        self._peers = peers
         self._prefix = ufrag.encode() + b":"
         self._ration = _UNPROVEN_BURST
         self._rationed_at = 0.0
@@ -304,7 +307,7 @@ class IceAgent:
         if self._ration < 1:
             return False
         self._ration -= 1
-        return True
+        return self._peers is None or self._peers.allows(address[0])
 
     def _names_us(self, data: bytes) -> bool:
         """Whether a Binding request's USERNAME begins with our user fragment (RFC 8445 7.2.2); linear, no copy."""
@@ -335,9 +338,9 @@ class IceAgent:
     async def add_candidate(self, candidate: Candidate) -> None:
         """Add a candidate of the peer; what cannot be used here is ignored.
 
-        Ignored are TCP, components beside the first, and names: mDNS names (``.local``) cannot be resolved from the
-        agent, and other names are not to be (RFC 8839 5.1).  There is no end of candidates: checks go on until the
-        owner gives up, since the peer's own checks may bring another (RFC 8863 4).
+        Ignored are addresses that are denied, TCP, components beside the first, and names: mDNS names (``.local``)
+        cannot be resolved from the agent, and other names are not to be (RFC 8839 5.1).  There is no end of candidates:
+        checks go on until the owner gives up, since the peer's own checks may bring another (RFC 8863 4).
         """
         try:
             host = str(ipaddress.ip_address(candidate.address))
@@ -345,6 +348,9 @@ class IceAgent:
             _log.debug("candidate %s with a name is ignored", candidate.foundation)
             return
         if candidate.transport.lower() != "udp" or candidate.component != _COMPONENT or not candidate.port:
+            return
+        if self._peers is not None and not self._peers.allows(host):
+            _log.info("a candidate of the peer is ignored: no checks go to %s", host)
             return
         if len(self._connection.remote_candidates) >= _MAX_CANDIDATES:
             _log.debug("candidate %s is one too many", candidate.foundation)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imskit.media.events import LegEvent, OnLegEvent, Step
+from imskit.media.peer_addresses import Network, PeerAddresses
 from imskit.media.plane import Address, MediaPlane, Notice, SocketId
 from imskit.media.rtcp_session import RtcpSession
 from imskit.media.transports import Certificate, DtlsAssociation, DtlsError, IceAgent, IceError
@@ -63,10 +64,13 @@ class WebRtcLeg:
         clock_rate: int,
         on_event: OnLegEvent,
         ice_lite: bool = False,
+        denied: Sequence[Network] = (),
     ) -> None:
         """``candidates`` are the addresses signalled; ``controlling``: our side made the offer (RFC 8445 6.1.1).
 
         ``clock_rate`` is that of the RTP sent to the peer.  ``ice_lite``: make no checks, only answer the peer's.
+        ``denied``: networks that no check is to reach, beside those that no peer can be in.  At a virtual address the
+        relay in front has its own rules.
         """
         self._plane = plane
         self._virtual = isinstance(at, tuple)
@@ -74,6 +78,7 @@ class WebRtcLeg:
         self._certificate = certificate
         self._controlling = controlling
         self._lite = ice_lite
+        self._peers = None if self._virtual else PeerAddresses((host for host, _ in candidates), denied)
         self._on_event = on_event
         self.ssrc = secrets.randbits(32) | 1
         """SSRC of all RTP sent to the peer."""
@@ -233,6 +238,7 @@ class WebRtcLeg:
             wait_for_peer=self._virtual,
             selected=selected,
             lite=self._lite,
+            peers=self._peers,
         )
 
     def _new_dtls(self) -> DtlsAssociation:

@@ -14,6 +14,7 @@ from imskit.media.bridge import DirectionStats
 from imskit.media.call import IMS_CLOCK, WEB_CLOCK, CallLegs
 from imskit.media.events import LegEvent
 from imskit.media.ims_leg import EXPEDITED_FORWARDING, MEDIA_TIMEOUT_SECONDS, ImsLeg, bound_socket
+from imskit.media.peer_addresses import Network as PeerNetwork
 from imskit.media.plane import Address, LegStats, MediaPlane, Source
 from imskit.media.transports import Certificate
 from imskit.media.webrtc_leg import WebRtcLeg
@@ -61,6 +62,8 @@ class MediaNode:
     """Towards browsers an ICE-lite agent, not a full one."""
     ims_transport: Transport = Transport.AVP
     """What IMS is offered where the controller does not say: RTP/AVP(F), or RTP/SAVP(F) with SDES."""
+    denied: tuple[PeerNetwork, ...] = ()
+    """Networks in which no browser is: no ICE check goes there."""
 
 
 class CallMedia(CallLegs):
@@ -110,6 +113,7 @@ class CallMedia(CallLegs):
             clock_rate=WEB_CLOCK,
             on_event=lambda event: on_event(Side.WEB, event),
             ice_lite=ice_lite,
+            denied=node.denied,
         )
         super().__init__(plane, web, ims, source=node.source, ims_address=node.ims.told, executor=node.executor)
 

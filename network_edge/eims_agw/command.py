@@ -92,6 +92,7 @@ def make_gateway(config: AgwConfig) -> Gateway:
         config.source,
         ice_lite=config.ice == "lite",
         ims_transport=Transport(config.ims_transport),
+        denied=config.denied_networks,
     )
     return Gateway(node, config.limits)
 

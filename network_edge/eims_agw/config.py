@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imskit.config.model import setting
+from imskit.media.peer_addresses import Network as PeerNetwork
 from imskit.media.plane import Source
 from network_edge.eims_agw.call_media import Network
 from network_edge.eims_agw.gateway import Limits
@@ -61,6 +62,11 @@ class AgwConfig:
         " for protected signalling only",
         "RTP/AVP",
     )
+    denied: list[str] = setting(
+        "prefixes in which no browser is, such as the operator's own: no ICE check goes there, whoever names an address"
+        " of them. Loopback, link-local and multicast are always denied",
+        factory=list,
+    )
     calls: int = setting("calls at most", 2000)
     grace: float = setting("seconds from the end of a call to the end of its media", 5.0)
     media_timeout: float = setting(
@@ -79,20 +85,21 @@ class AgwConfig:
                 raise ValueError(f"{name} is {port}, not within 0-65535")
         if self.calls < 1 or min(self.grace, self.media_timeout, self.unanswered, self.drain) < 0:
             raise ValueError("calls must be 1 at least, and no time less than 0")
-        _ = self.networks
+        if not self.networks:
+            raise ValueError("controllers is empty: nobody could control the gateway")
+        own = ipaddress.ip_address(self.web.address)
+        if any(own in network for network in self.denied_networks):
+            raise ValueError(f"denied has {own}, the gateway's own address towards browsers")
 
     @property
     def networks(self) -> tuple[ControllerNetwork, ...]:
         """The controllers."""
-        found: list[ControllerNetwork] = []
-        for text in self.controllers:
-            try:
-                found.append(ipaddress.ip_network(text))
-            except ValueError:
-                raise ValueError(f"controllers: {text!r} is no address and no prefix such as 192.0.2.0/24") from None
-        if not found:
-            raise ValueError("controllers is empty: nobody could control the gateway")
-        return tuple(found)
+        return _prefixes("controllers", self.controllers)
+
+    @property
+    def denied_networks(self) -> tuple[PeerNetwork, ...]:
+        """Where no browser is."""
+        return _prefixes("denied", self.denied)
 
     @property
     def limits(self) -> Limits:
@@ -103,6 +110,13 @@ class AgwConfig:
     def source(self) -> Source:
         """The same for the media."""
         return Source(self.rtp_source)
+
+
+def _prefixes(name: str, texts: list[str]) -> tuple[PeerNetwork, ...]:
+    try:
+        return tuple(ipaddress.ip_network(text) for text in texts)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}: no address and no prefix such as 192.0.2.0/24") from None
 
 
 def _address(name: str, text: str) -> None:

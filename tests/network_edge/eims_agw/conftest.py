@@ -37,7 +37,8 @@ class Bench:
     def gateway(self, node: dict[str, object] | None = None, **limits: float) -> Gateway:
         """``node`` holds options of ``MediaNode``."""
         network = Network("127.0.0.1", range(30000, 39998))
-        media = MediaNode(PythonPlane(), network, network, **(node or {}))  # type: ignore[arg-type]
+        options: dict[str, object] = {"web": network, "ims": network} | (node or {})
+        media = MediaNode(PythonPlane(), **options)  # type: ignore[arg-type]
         gateway = Gateway(media, Limits(**limits))  # type: ignore[arg-type]
         gateway.on_media_lost = self.lost.append
         self.gateways.append(gateway)

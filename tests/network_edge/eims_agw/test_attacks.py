@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import ipaddress
 import socket
 import struct
 import time
@@ -12,10 +13,12 @@ from aioice import stun
 
 from imskit.media.events import Step
 from imskit.media.plane import Source
+from imskit.sdp.attributes import Candidate
 from imskit.sdp.description import SessionDescription
 from imskit.sdp.errors import SdpError
 from imskit.sdp.profile import PCMA
 from imskit.sdp.sdes import Suite
+from network_edge.eims_agw.call_media import Network
 from network_edge.eims_agw.engine.dialog import Side
 from network_edge.iq.gateway import (
     TOWARDS_IMS,
@@ -27,6 +30,7 @@ from network_edge.iq.gateway import (
     OfferRequest,
 )
 
+TOLD_ELSEWHERE = Network("127.0.0.1", range(30000, 39998), "198.51.100.7")
 RTP = struct.pack("!BBHII", 0x80, 8, 1, 160, 0xDEADBEEF) + b"\xd5" * 160
 
 
@@ -190,6 +194,44 @@ async def test_a_peer_cannot_prove_addresses_without_end(bench):
         for one in many:
             one.sock.close()
     await bench.speak(browser, phone)
+
+
+@pytest.mark.parametrize("denied", [False, True])
+async def test_ice_checks_do_not_go_to_denied_networks(bench, attacker, denied):
+    """A description names hosts inside (here 127.0.0.9): nothing goes there where it is denied."""
+    node = {"denied": (ipaddress.ip_network("127.0.0.9/32"),)} if denied else {}
+    gateway, browser, phone = bench.gateway(node=node), bench.browser(), bench.phone()
+    victim = Candidate("9", 1, "udp", 2130706431, *attacker.sock.getsockname(), "host")
+    offer = SessionDescription.parse(
+        str(browser.offer()).replace("a=candidate", f"a=candidate:{victim}\r\na=candidate", 1)
+    )
+    towards_ims = await gateway.offer(OfferRequest("call", "web", offer, TOWARDS_IMS))
+    answer = phone.take_offer(towards_ims)
+    browser.take_answer(await gateway.answer(AnswerRequest("call", "web", "ims", answer, TOWARDS_WEB)))
+    local = browser.leg.local
+    await gateway.candidates(CandidatesRequest("call", "web", local.ufrag, local.password.reveal(), (victim,)))
+    await bench.speak(browser, phone)
+    assert (attacker.answers() == 0) is denied
+
+
+async def test_ice_checks_do_not_go_to_the_hosts_own_loopback(bench, attacker):
+    """A gateway that is told as elsewhere believes no loopback address, neither written down nor as a source."""
+    gateway, browser, phone = bench.gateway(node={"web": TOLD_ELSEWHERE}), bench.browser(), bench.phone()
+    victim = Candidate("9", 1, "udp", 2130706431, *attacker.sock.getsockname(), "host")
+    offer = SessionDescription.parse(
+        str(browser.offer()).replace("a=candidate", f"a=candidate:{victim}\r\na=candidate", 1)
+    )
+    towards_ims = await gateway.offer(OfferRequest("call", "web", offer, TOWARDS_IMS))
+    await gateway.answer(AnswerRequest("call", "web", "ims", phone.take_offer(towards_ims), TOWARDS_WEB))
+    media = media_of(gateway)
+    endpoint, agent = media.web_endpoint, media._web._ice
+    attacker.send(
+        check(f"{endpoint.ice_ufrag}:{browser.leg.local.ufrag}", endpoint.ice_pwd),
+        ("127.0.0.1", media.local_port(Side.WEB)),
+    )
+    await settled(gateway)
+    assert agent.dropped == 1 and agent._connection.remote_candidates == [] and not agent._connection.validated
+    assert attacker.answers() == 0
 
 
 @pytest.mark.parametrize("source", ["stranger", "the browser's own address"])
@@ -392,5 +434,5 @@ async def test_late_candidates_are_bounded(bench):
         many = tuple(kind(f"{n}", 1, "udp", n + 1, f"127.1.{number}.{n}", 9, "host") for n in range(100))
         await gateway.candidates(CandidatesRequest("call", "web", local.ufrag, local.password.reveal(), many))
         await asyncio.sleep(0)
-    assert len(media_of(gateway)._web._ice._connection.remote_candidates) <= 200
+    assert len(media_of(gateway)._web._ice._connection.remote_candidates) <= 50
     await bench.speak(browser, phone)

@@ -40,6 +40,8 @@ def test_the_smallest_configuration():
         ("control_port = 70000\n" + MEDIA, "control_port"),
         ('controllers = ["everybody"]\n' + MEDIA, "everybody"),
         ("controllers = []\n" + MEDIA, "nobody"),
+        ('denied = ["inside"]\n' + MEDIA, "inside"),
+        ('denied = ["127.0.0.0/8"]\n' + MEDIA, "own address"),
         ('rtp_source = "any"\n' + MEDIA, "rtp_source"),
         (MEDIA.replace("127.0.0.1", "localhost"), "localhost"),
         (MEDIA + "port_min = 5\n", "port_min"),
