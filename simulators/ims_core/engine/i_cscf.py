@@ -1,4 +1,6 @@
-"""Whom the I-CSCF believes (TS 24.229 clause 5.3.1.2, TS 33.203 annex U): trusted edges and nobody else.
+"""Whom the core believes (TS 24.229 clauses 4.4 and 5.3.1.2, TS 33.203 annex U): configured elements, nobody else.
+
+Requests of any method from another address are refused with 403.  So is an application server that registers users.
 
 A REGISTER that says its user is authenticated already (``auth-done``) must come from the address of a configured edge
 and name that edge's visited network; from anywhere else it is refused with 403.
@@ -28,12 +30,19 @@ class TrustedEdge:
 
 
 class TrustDomain:
-    """Who may send to the core on Mw: the P-CSCFs by address and port, edges and servers by address."""
+    """Who may send to the core (TS 24.229 clause 4.4, RFC 3325 section 5): P-CSCFs, edges, application servers.
 
-    def __init__(self, p_cscfs: Iterable[Address], edges: Iterable[TrustedEdge], servers: Iterable[str] = ()) -> None:
+    Each is known by its IP address, as it sends over connections from any port; P-CSCFs by their port too where one
+    address holds several elements.
+    """
+
+    def __init__(
+        self, p_cscfs: Iterable[Address], edges: Iterable[TrustedEdge], servers: Iterable[Address] = ()
+    ) -> None:
         self._p_cscfs = frozenset(p_cscfs)
         self._edges = {edge.host: edge for edge in edges}
-        self._servers = frozenset(servers)
+        self._proxies = frozenset(host for host, _ in self._p_cscfs) | self._edges.keys()
+        self._members = self._proxies | {host for host, _ in servers}
 
     def edge(self, remote: Address) -> TrustedEdge | None:
         """Return the edge at an address."""
@@ -44,10 +53,17 @@ class TrustDomain:
         return address in self._p_cscfs or address[0] in self._edges
 
     def refusal(self, request: Request, remote: Address) -> str | None:
-        """Say why a REGISTER is not taken further, ``None`` if it is; raises ``SipParseError``."""
-        edge = self.edge(remote)
-        if edge is None and not any(remote[0] == host for host, _ in self._p_cscfs):
+        """Say why a request is not taken further, ``None`` if it is; raises ``SipParseError``.
+
+        What a stranger asserts (P-Asserted-Identity, a route for a registered user) is nobody's word.
+        """
+        if remote[0] not in self._members:
             return "this network element is not in the trust domain"
+        if request.method != "REGISTER":
+            return None
+        if remote[0] not in self._proxies:
+            return "only a proxy registers users"
+        edge = self.edge(remote)
         if not any(claims_authentication(value) for value in request.headers.get_all("Authorization")):
             return None
         if edge is None:

@@ -92,7 +92,7 @@ class SCscf:
         `Registrar`.
         """
         self._services = {host.lower(): target for host, target in (services or {}).items()}
-        self._trust = TrustDomain(p_cscfs, edges)
+        self._trust = TrustDomain(p_cscfs, edges, [target.address for target in self._services.values()])
         host, port = own.address
         self._uri = SipUri("sip", None, None, host, port).with_parameter("lr")
         self._hss = hss
@@ -191,6 +191,8 @@ class SCscf:
     def _route(self, asked: RouteRequest, now: float) -> Forward | Respond:
         request = asked.request
         try:
+            if (refusal := self._trust.refusal(request, asked.flow.remote)) is not None:
+                return _refuse(asked, 403, refusal)
             if request.method == "REGISTER":
                 return self._register(asked, now)
             if request.to.tag is not None:
@@ -202,8 +204,6 @@ class SCscf:
             return Respond(asked.context, response_to(request, error.status, error.reason))
 
     def _register(self, asked: RouteRequest, now: float) -> Respond:
-        if (refusal := self._trust.refusal(asked.request, asked.flow.remote)) is not None:
-            return _refuse(asked, 403, refusal)
         response = self.registrar.handle(asked.request, now)
         if not response.success:
             subscriber = self._hss.by_uri(asked.request.to.uri)

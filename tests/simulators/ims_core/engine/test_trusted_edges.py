@@ -22,6 +22,7 @@ HOME = "ims.example"
 CORE: Address = ("10.45.0.1", 5062)
 EDGE: Address = ("10.45.0.3", 5060)
 P_CSCF: Address = ("10.45.0.1", 5061)
+SERVER: Address = ("10.45.0.4", 5090)
 STRANGER: Address = ("10.45.0.66", 5060)
 WWSF = "wwsf.ims.example"
 PASSWORD = "correct horse"
@@ -47,7 +48,16 @@ class Core:
         self.now = 100.0
         edges = [TrustedEdge(EDGE[0], HOME)]
 
-        self.engine = SCscf(self.hss, HOME, Target("UDP", CORE), [P_CSCF], ["AKAv1-MD5"], self.tokens, edges=edges)
+        self.engine = SCscf(
+            self.hss,
+            HOME,
+            Target("UDP", CORE),
+            [P_CSCF],
+            ["AKAv1-MD5"],
+            self.tokens,
+            edges=edges,
+            services={f"sms.{HOME}": Target("UDP", SERVER)},
+        )
         self.sent: list[Request | Response] = []
 
     def tokens(self, digits: int) -> str:
@@ -137,6 +147,60 @@ def test_auth_done_of_anybody_else_is_refused(core: Core, source: Address, visit
 
 def test_a_stranger_registers_nobody(core: Core) -> None:
     assert core.register("bob", None, source=STRANGER).status == 403
+
+
+def served(core: Core, method: str, source: Address, *fields: tuple[str, object], to: str = "") -> Request:
+    """A request that asserts to be Alice's, to be served for her."""
+    uri = f"sip:alice@{HOME}"
+    request = Request.create(
+        method,
+        uri,
+        [
+            ("Via", f"SIP/2.0/UDP {source[0]}:{source[1]};branch=z9hG4bK{core.tokens(12)}"),
+            ("Max-Forwards", 70),
+            ("Route", f"<sip:orig@{CORE[0]}:{CORE[1]};lr>"),
+            ("From", f"<{uri}>;tag=f"),
+            ("To", to or f"<{uri}>"),
+            ("Call-ID", core.tokens(12)),
+            ("CSeq", f"1 {method}"),
+            ("Contact", f"<sip:{source[0]}:{source[1]}>"),
+            ("P-Asserted-Identity", f"<{uri}>"),
+            *fields,
+        ],
+    )
+    core.give(request, source)
+    return request
+
+
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "SUBSCRIBE", "OPTIONS", "PUBLISH", "REFER"])
+def test_what_a_stranger_asserts_is_nobodys_word(core: Core, method: str) -> None:
+    """TS 24.229 clause 4.4, RFC 3325 section 5: P-Asserted-Identity counts within the trust domain."""
+    core.register("alice", vouched("alice"))
+    core.sent.clear()
+    served(core, method, STRANGER, ("Event", "reg"))
+    answer = core.sent[-1]
+    assert [type(each).__name__ for each in core.sent if not (isinstance(each, Response) and each.provisional)] == [
+        "Response"
+    ]
+    assert isinstance(answer, Response)
+    assert answer.status == 403
+
+
+def test_within_a_dialog_a_stranger_is_refused_too(core: Core) -> None:
+    core.register("alice", vouched("alice"))
+    core.sent.clear()
+    served(core, "BYE", STRANGER, ("Route", f"<sip:token@{EDGE[0]}:{EDGE[1]};lr>"), to=f"<sip:alice@{HOME}>;tag=t")
+    served(core, "ACK", STRANGER, ("Route", f"<sip:token@{EDGE[0]}:{EDGE[1]};lr>"), to=f"<sip:alice@{HOME}>;tag=t")
+    assert [each.status for each in core.sent if isinstance(each, Response)] == [403]
+    assert not [each for each in core.sent if isinstance(each, Request)]
+
+
+def test_an_application_server_sends_but_registers_nobody(core: Core) -> None:
+    core.register("alice", vouched("alice"))
+    core.sent.clear()
+    served(core, "MESSAGE", SERVER)
+    assert [each.method for each in core.sent if isinstance(each, Request)] == ["MESSAGE"]
+    assert core.register("alice", vouched("alice"), source=SERVER).status == 403
 
 
 @pytest.mark.parametrize("entity", ["evil.example", None])
