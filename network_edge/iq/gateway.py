@@ -284,6 +284,10 @@ class GatewayUnavailableError(GatewayError):
         super().__init__(what, status=503)
 
 
+class GatewaySilentError(GatewayUnavailableError):
+    """No answer came: whether the command was done is not known."""
+
+
 class MediaGateway(Protocol):
     """A gateway, or several.  Every method raises ``GatewayError`` when it cannot do its work."""
 

@@ -27,6 +27,7 @@ from network_edge.iq.gateway import (
     CandidatesRequest,
     DeleteRequest,
     GatewayError,
+    GatewaySilentError,
     GatewayUnavailableError,
     Loss,
     MediaFlags,
@@ -180,7 +181,7 @@ class NgGateway(asyncio.DatagramProtocol):
                 if waiting.done():
                     return _checked(waiting.result(), self.name)
                 if loop.time() >= end:
-                    raise GatewayUnavailableError(f"{self.name} does not answer within {self._timeout:g} s")
+                    raise GatewaySilentError(f"{self.name} does not answer within {self._timeout:g} s")
                 self.retransmissions += 1
                 pause *= 2
         finally:

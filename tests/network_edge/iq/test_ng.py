@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import ipaddress
+import socket
+import sys
 import time
 
 import pytest
@@ -114,15 +116,18 @@ async def test_refusals_carry_reason_and_status():
 
 
 class Lossy(asyncio.DatagramProtocol):
-    """Between client and server: loses the first answers, so that commands are repeated."""
+    """Between client and server: loses the first answers, so that commands are repeated, or all while it is cut."""
 
-    def __init__(self, server, lose):
+    def __init__(self, server, lose=0):
         self.server, self.lose, self.client = server, lose, None
+        self.cut = False
 
     def connection_made(self, transport):
         self.transport = transport
 
     def datagram_received(self, data, addr):
+        if self.cut:
+            return
         if addr == self.server:
             if self.lose:
                 self.lose -= 1
@@ -331,3 +336,162 @@ async def test_a_new_call_tries_the_next_gateway():
         await pool.offer(OfferRequest("call", "web", browser.offer(), TOWARDS_IMS))
         assert two.gateway.sessions == 1
         await pool.close()
+
+
+async def until(true, seconds=10):
+    """Wait for what no event tells."""
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def cable(server):
+    """A client of ``server`` over a way that can be cut."""
+    loop = asyncio.get_running_loop()
+    transport, lossy = await loop.create_datagram_endpoint(lambda: Lossy(server), local_addr=("127.0.0.1", 0))
+    client = await NgGateway.connect(*transport.get_extra_info("sockname"), timeout=0.3, watch=0.1)
+    try:
+        yield client, lossy
+    finally:
+        await client.close()
+        transport.close()
+
+
+async def test_what_a_gateway_kept_while_it_was_not_heard_is_deleted_there():
+    """Calls told as lost are no orphans: they are deleted when the gateway answers again; each is told once."""
+    async with node() as there, ends() as (browser, _), cable(there.server.address) as (client, lossy):
+        pool = GatewayPool({"one": client}, check_seconds=0.1)
+        lost = []
+        pool.on_media_lost = lost.append
+        pool.start()
+        for name in ("a", "b"):
+            await pool.offer(OfferRequest(name, "web", browser.said or browser.offer(), TOWARDS_IMS))
+        lossy.cut = True
+        await until(lambda: len(lost) == 2)
+        with pytest.raises(UnknownCallError):  # what the owner does about a loss
+            await pool.delete(DeleteRequest("a"))
+        assert pool.status()["one"].startswith("down") and there.gateway.sessions == 2
+        await asyncio.sleep(1.0)  # in which the client's own questions go unanswered, too
+        lossy.cut = False
+        await until(lambda: not there.gateway.sessions)
+        assert pool.status()["one"] == "up, 0 calls" and there.gateway.counters["deletions"] == 2
+        assert sorted((each.call_id, each.loss) for each in lost) == [("a", Loss.GATEWAY), ("b", Loss.GATEWAY)]
+        await pool.offer(OfferRequest("a", "web", browser.said, TOWARDS_IMS))
+        assert there.gateway.sessions == 1
+        await pool.close()
+
+
+@pytest.mark.parametrize("command", ["offer", "delete"])
+async def test_a_command_whose_answer_was_lost_leaves_no_call_behind(command):
+    """Whether it was done is not known: so it is made sure, also where the call has gone to another gateway."""
+    async with (
+        node() as there,
+        node() as other,
+        ends() as (browser, _),
+        cable(there.server.address) as (client, lossy),
+    ):
+        pool = GatewayPool({"one": client, "two": await other.client()}, check_seconds=0.1)
+        request = OfferRequest("call", "web", browser.offer(), TOWARDS_IMS)
+        if command == "offer":
+            lossy.lose = 1000
+            await pool.offer(request)
+            assert there.gateway.sessions == other.gateway.sessions == 1
+        else:
+            await pool.offer(request)
+            lossy.cut = True
+            with pytest.raises(GatewayUnavailableError):
+                await pool.delete(DeleteRequest("call"))
+            assert there.gateway.sessions == 1
+        lossy.lose, lossy.cut = 0, False
+        pool.start()
+        await until(lambda: not there.gateway.sessions)
+        assert other.gateway.sessions == (command == "offer")
+        await pool.close()
+
+
+async def test_a_call_that_comes_back_does_not_meet_its_own_remains():
+    """The same call-id at a gateway that still has the old one, before the next check: the old one goes first."""
+    async with node() as there, ends() as (browser, _), cable(there.server.address) as (client, lossy):
+        pool = GatewayPool({"one": client})
+        await pool.offer(OfferRequest("call", "old", browser.offer(), TOWARDS_IMS))
+        lossy.cut = True
+        with pytest.raises(GatewayUnavailableError):
+            await pool.delete(DeleteRequest("call"))
+        lossy.cut = False
+        await pool.offer(OfferRequest("call", "new", browser.said, TOWARDS_IMS))
+        assert there.gateway.sessions == 1 and there.gateway.counters["deletions"] == 1
+        await pool.close()
+
+
+async def test_a_check_that_fails_in_another_way_goes_on(monkeypatch):
+    """Whatever a check raises counts as no answer; it is made again, and the gateway comes back."""
+    async with node() as there:
+        client = await there.client()
+        pool = GatewayPool({"one": client}, check_seconds=0.02)
+        ping, broken = client.ping, True
+
+        async def pinged():
+            if broken:
+                raise ValueError("not foreseen")
+            await ping()
+
+        monkeypatch.setattr(client, "ping", pinged)
+        pool.start()
+        await until(lambda: pool.status()["one"].startswith("down"))
+        broken = False
+        await until(lambda: pool.status()["one"].startswith("up"))
+        await pool.close()
+
+
+class Program:
+    """A gateway as a program of its own, which can be killed and started again at the same port."""
+
+    def __init__(self, folder):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.file = folder / "agw.toml"
+        media = '[web]\naddress = "127.0.0.1"\n[ims]\naddress = "127.0.0.1"\n'
+        self.file.write_text(f"control_port = {self.port}\n{media}")
+
+    async def start(self):
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "imsbridge", "edge", "eims-agw", "run", "-c", str(self.file),
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(30):
+            while not (await self.process.stderr.readline()).startswith(b"ready:"):
+                assert self.process.returncode is None
+
+    async def kill(self):
+        self.process.kill()
+        await self.process.wait()
+
+
+async def test_a_gateway_that_is_killed_in_a_call(tmp_path):
+    """SIGKILL: its calls are told as lost, new ones go to the other; started again it is given calls again."""
+    program = Program(tmp_path)
+    await program.start()
+    async with node() as other, ends() as (browser, phone):
+        client = await NgGateway.connect("127.0.0.1", program.port, timeout=1.0, watch=0.5)
+        pool = GatewayPool({"one": client, "two": await other.client()}, check_seconds=0.2)
+        lost = []
+        pool.on_media_lost = lost.append
+        pool.start()
+        try:
+            await call(pool, browser, phone)
+            await browser.until(Step.DTLS_CONNECTED)
+            await program.kill()
+            await until(lambda: lost)
+            assert [(each.call_id, each.loss) for each in lost] == [("call", Loss.GATEWAY)]
+            assert pool.status()["one"] == "down, 0 calls"
+            await pool.offer(OfferRequest("second", "web", browser.said, TOWARDS_IMS))
+            assert other.gateway.sessions == 1
+            await program.start()
+            await until(lambda: pool.status()["one"] == "up, 0 calls")
+            await pool.offer(OfferRequest("third", "web", browser.said, TOWARDS_IMS))
+            assert pool.status()["one"] == "up, 1 calls" and other.gateway.sessions == 1 and len(lost) == 1
+        finally:
+            await pool.close()
+            await program.kill()
