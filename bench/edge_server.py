@@ -19,7 +19,7 @@ import uvloop
 
 from bench.edge_core import DOMAIN
 from bench.websocket_clients import ORIGIN
-from imskit.garbage import expect_long_service
+from imskit.long_service import expect_long_service
 from imskit.media.python_plane import PythonPlane
 from network_edge.eims_agw.call_media import MediaNode, Network
 from network_edge.eims_agw.gateway import Gateway, Limits

@@ -13,7 +13,7 @@ import aiohttp
 import uvloop
 
 from imskit.config.model import ConfigError
-from imskit.garbage import expect_long_service
+from imskit.long_service import expect_long_service
 from imskit.observe import logs
 from network_edge.config import EdgeConfig, load_edge
 from network_edge.edge import Edge, EdgeError

@@ -11,7 +11,7 @@ from pathlib import Path
 import uvloop
 
 from imskit.config.model import ConfigError, load
-from imskit.garbage import expect_long_service
+from imskit.long_service import expect_long_service
 from imskit.observe import logs
 from imskit.tasks import spawn
 from network_edge.ep_cscf.config import EpCscfConfig

@@ -119,7 +119,7 @@ class EpCscfServer:
             self._validator = self._make_validator()
         core = await self._find_core()
         tls = server_tls(config.certificate, config.key) if config.wss or config.json else None
-        mw_server, mw_client = _mw_tls(config.mw)
+        mw_server, mw_client = mw_tls(config.mw)
         mw = Target(_transport(config.mw), _definite(config.mw.place, "mw.address"))
         self.mw = mw.address
         w2 = [(kind, _definite(parse_place(kind, text), kind)) for kind, texts in self._listeners() for text in texts]
@@ -498,7 +498,7 @@ def server_tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext:
     return context
 
 
-def _mw_tls(mw: MwConfig) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+def mw_tls(mw: MwConfig) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
     """TLS of Mw, as server and as client: both sides show a certificate (TS 33.210)."""
     if mw.transport != "tls":
         return None, None

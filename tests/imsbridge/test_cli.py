@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from imsbridge import doctor
 from imsbridge.cli import main
 from imsbridge.config import _models
+from imsbridge.doctor import agent
 from imskit.config.model import ConfigError, parse, sample
 
 COMMANDS = (
@@ -128,11 +128,11 @@ def test_doctor_looks_for_the_bootstrapping_server() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         text = f"127.0.0.1:{listener.getsockname()[1]}"
-        away = doctor._bsf(text)
+        away = agent._bsf(text)
         listener.listen()
-        assert doctor._bsf(text).verdict == "ok"
+        assert agent._bsf(text).verdict == "ok"
     assert (away.verdict, "cannot be reached" in away.text) == ("warn", True)
-    unknown = doctor._bsf("bsf.invalid:80")  # RFC 6761: no such name, ever
+    unknown = agent._bsf("bsf.invalid:80")  # RFC 6761: no such name, ever
     assert (unknown.verdict, "cannot be resolved" in unknown.text) == ("bad", True)
     assert "gba.bsf" in unknown.cure
 
@@ -149,7 +149,7 @@ def test_doctor_looks_for_the_card(tmp_path: Path, reader: str, verdict: str, te
     file = tmp_path / "card.toml"
     file.write_text(f'imsi = "001010000000001"\nk = "{"00" * 16}"\nopc = "{"00" * 16}"\n')
     file.chmod(0o600)
-    found = doctor._card_source(reader.format(file=file))
+    found = agent._card_source(reader.format(file=file))
     assert (found.verdict, found.cure) == (verdict, cure) and text in found.text
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imskit.engine import Tick, Tokens
 from imskit.sip.engine.dialog import next_hop
 from imskit.sip.engine.events import ResponseReceived, SendRequest, SentBy, TransactionFailed, TransactionTimeout
 from imskit.sip.engine.proxy import (
     ContextEnded,
+    FlowFailed,
     Forward,
     ForwardTarget,
     ProxyCore,
@@ -23,16 +24,16 @@ from imskit.sip.engine.proxy import (
     ResponseReady,
     RouteRequest,
 )
-from imskit.sip.engine.proxy_routing import literal_destination
+from imskit.sip.engine.proxy_routing import is_own, literal_destination
 from imskit.sip.engine.proxy_routing import next_hop as following_hop
-from imskit.sip.wire.errors import SipParseError
+from imskit.sip.wire.errors import SipParseError, reason_phrase
 from imskit.sip.wire.flow import Address, Target
 from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.message import Request, Response, response_to
-from imskit.sip.wire.uri import SipUri, TelUri
+from imskit.sip.wire.uri import SipUri, TelUri, Uri
 from simulators.ims_core.engine.i_cscf import TrustDomain, TrustedEdge
 from simulators.ims_core.engine.reg_event import RegEventNotifier
-from simulators.ims_core.engine.registrar import RegisteredSubscriber, Registrar
+from simulators.ims_core.engine.registrar import Binding, RegisteredSubscriber, Registrar
 from simulators.ims_core.engine.steps import CallSteps, Step
 from simulators.ims_core.subscribers import Hss, Subscriber
 
@@ -114,10 +115,13 @@ class SCscf:
             f"<sip:{host}:{port}>", tokens, self.registrar.registration, self._to_send.append
         )
         name = SentBy(host, port)
-        self._proxy = ProxyCore(tokens, own=[(host, port), (domain, None)], sent_by={"UDP": name, "TCP": name})
+        self._own = frozenset({(host, port), (self._domain, None)})
+        self._proxy = ProxyCore(tokens, own=self._own, sent_by={"UDP": name, "TCP": name})
         self._outputs: deque[SCscfOutput] = deque()
         self._steps = CallSteps()
         self._notifications: dict[str, Request] = {}
+        self._called: dict[str, RegisteredSubscriber] = {}
+        """Whose contacts a request goes to, by context."""
         self._subscribed: dict[str, Response] = {}
         """Answers to SUBSCRIBE that a NOTIFY must follow, by context."""
 
@@ -157,10 +161,16 @@ class SCscf:
                     if (response := self._subscribed.pop(context, None)) is not None:
                         self._notifier.opened(response, now)
                 case ResponseReady(context, response):
+                    if response.status == 430:
+                        # For this proxy and nobody beyond it (RFC 5626 section 11.5).
+                        response.status, response.reason = 480, reason_phrase(480)
                     self._note_response(response)
                     self._proxy.handle(RelayResponse(context, response), now)
-                case ContextEnded():
-                    pass
+                case FlowFailed(context, target):
+                    if (called := self._called.get(context)) is not None:
+                        self.registrar.flow_failed(called, target.uri, target.routes)
+                case ContextEnded(context):
+                    self._called.pop(context, None)
                 case ResponseReceived(key, response):
                     if not response.provisional and (request := self._notifications.pop(key, None)) is not None:
                         self._notifier.answered(request, response.status, now)
@@ -199,9 +209,15 @@ class SCscf:
                 return self._within_dialog(asked, now)
             if any(uri.user == _ORIGINATING for uri in asked.own_routes):
                 return self._originating(asked, now)
+            if request.method == "OPTIONS" and self._is_self(request.request_uri):
+                return Respond(asked.context, response_to(request, 200))
             return self._terminating(asked, now)
         except SipParseError as error:
             return Respond(asked.context, response_to(request, error.status, error.reason))
+
+    def _is_self(self, uri: Uri) -> bool:
+        """Whether a request is for this server, not for a user: an OPTIONS asks whether it lives (RFC 3261 11.2)."""
+        return isinstance(uri, SipUri) and not uri.user and is_own(uri, self._own)
 
     def _register(self, asked: RouteRequest, now: float) -> Respond:
         response = self.registrar.handle(asked.request, now)
@@ -277,24 +293,30 @@ class SCscf:
         known = self.registrar.registration(called)
         if known is None:
             return _refuse(asked, 480, "the subscriber is not registered")
-        return Forward(asked.context, tuple(self._branches(request, known)))
+        self._called[asked.context] = known
+        return Forward(asked.context, tuple(self._branches(request, known.by_instance())))
 
-    def _branches(self, request: Request, known: RegisteredSubscriber) -> Iterator[ForwardTarget]:
-        """One for each contact, in the order of their q; the caller may ask for one at a time, or one only.
+    def _branches(self, request: Request, instances: Sequence[Sequence[Binding]]) -> Iterator[ForwardTarget]:
+        """One for each instance, in the order of their q; the caller may ask for one at a time, or one only.
 
-        RFC 3261 section 16.6, RFC 3841 section 9.1.
+        RFC 3261 section 16.6, RFC 3841 section 9.1.  An instance is reached over its newest flow, over the others
+        only where that one fails (RFC 5626 section 7).
         """
         wishes = {wish.strip().lower() for wish in request.headers.elements("Request-Disposition")}
-        bindings = sorted(known.bindings, key=lambda binding: -binding.preference)
-        preferences = sorted({binding.preference for binding in bindings}, reverse=True)
-        for number, binding in enumerate(bindings[:1] if "no-fork" in wishes else bindings):
-            yield ForwardTarget(
-                uri=binding.uri,
-                routes=binding.path,
-                record_route=RecordRoute(self._uri, self._uri) if request.method in _RECORDED else None,
-                headers=(("P-Called-Party-ID", f"<{request.uri}>"),),
-                group=number if "sequential" in wishes else preferences.index(binding.preference),
-            )
+        instances = sorted(instances, key=lambda flows: -flows[0].preference)
+        preferences = sorted({flows[0].preference for flows in instances}, reverse=True)
+        for number, flows in enumerate(instances[:1] if "no-fork" in wishes else instances):
+            newest, *others = (self._target(request, binding) for binding in flows)
+            group = number if "sequential" in wishes else preferences.index(flows[0].preference)
+            yield replace(newest, group=group, alternatives=tuple(others))
+
+    def _target(self, request: Request, binding: Binding) -> ForwardTarget:
+        return ForwardTarget(
+            uri=binding.uri,
+            routes=binding.path,
+            record_route=RecordRoute(self._uri, self._uri) if request.method in _RECORDED else None,
+            headers=(("P-Called-Party-ID", f"<{request.uri}>"),),
+        )
 
     def _subscribe(self, asked: RouteRequest, now: float) -> Respond:
         request = asked.request

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from imsbridge.doctor import _gm_security
+from imsbridge.doctor.agent import _gm_security
 from imskit.config.model import ConfigError, parse
 from imskit.ims.security_agreement import Protection
 from imskit.ipsec.algorithms import STANDARD_PAIRS
@@ -107,7 +107,7 @@ def test_words_of_the_status(gm: dict[str, Any], ok: bool, words: str) -> None:
 def test_doctor_says_what_is_missing() -> None:
     """Without the right the finding is bad and names it and the cure; with it the back end and why it was taken."""
     program = (
-        "from imsbridge.doctor import _gm_security\n"
+        "from imsbridge.doctor.agent import _gm_security\n"
         "from ue_agent.config import ImsConfig\n"
         "print(_gm_security(ImsConfig(address='10.45.0.2')))\n"
     )

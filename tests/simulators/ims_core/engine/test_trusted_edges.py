@@ -322,3 +322,22 @@ def test_an_edge_is_told_of_its_users_registrations(core: Core) -> None:
 def test_others_are_not_told(core: Core, asserted: str) -> None:
     core.register("alice", vouched("alice"))
     assert subscribe(core, asserted, STRANGER).status == 403
+
+
+@pytest.mark.parametrize("uri", [f"sip:{CORE[0]}:{CORE[1]}", f"sip:{HOME}"])
+@pytest.mark.parametrize(("source", "status"), [(EDGE, 200), (STRANGER, 403)])
+def test_an_element_may_ask_whether_the_core_lives(core: Core, uri: str, source: Address, status: int) -> None:
+    """RFC 3261 section 11.2, as supervision between elements does it."""
+    host, port = source
+    fields = [
+        ("Via", f"SIP/2.0/UDP {host}:{port};branch=z9hG4bKoptions"),
+        ("Max-Forwards", 70),
+        ("From", f"<sip:{host}>;tag=f"),
+        ("To", f"<{uri}>"),
+        ("Call-ID", "options"),
+        ("CSeq", "1 OPTIONS"),
+    ]
+    core.give(Request.create("OPTIONS", uri, fields), source)
+    answer = core.sent[-1]
+    assert isinstance(answer, Response)
+    assert answer.status == status
