@@ -263,12 +263,10 @@ def _show_points(report: Report, path: object, console: Console) -> None:
 
 
 def _show_missing(report: Report, console: Console) -> None:
-    from simulators.lab.compare.figures import FIGURES
-
     for path in report.paths:
-        for figure in FIGURES:
-            if report.of(path) and report.summary(path, figure.key) is None:
-                console.print(f"{path.label}, {figure.title}: {report.reason(path, figure.key)}", markup=False)
+        for reason, figures in report.missing(path).items():
+            names = ", ".join(figure.title for figure in figures)
+            console.print(f"\n{path.label}, not measured: {names}\n  because: {reason}", markup=False)
 
 
 def _difference(apart: Difference | None, digits: int) -> str:

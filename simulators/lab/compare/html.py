@@ -200,10 +200,9 @@ def _difference_cell(apart: Difference | None, figure: Figure) -> str:
 
 def _missing(report: Report) -> str:
     found = [
-        f"<li>{path.label}, {escape(figure.title)}: {escape(report.reason(path, figure.key))}</li>"
+        f"<li>{path.label}: {escape(', '.join(figure.title for figure in figures))}: {escape(reason)}</li>"
         for path in report.paths
-        for figure in FIGURES
-        if report.of(path) and report.summary(path, figure.key) is None
+        for reason, figures in report.missing(path).items()
     ]
     return f"<h3>What was not measured, and why</h3><ul>{''.join(found)}</ul>" if found else ""
 

@@ -139,6 +139,14 @@ class Report:
         given = [call.reasons[key] for call in self.of(path) if key in call.reasons]
         return max(dict.fromkeys(given), key=given.count) if given else ""
 
+    def missing(self, path: Path) -> dict[str, list[Figure]]:
+        """The figures that no call of a path gave, by the reason."""
+        found: dict[str, list[Figure]] = {}
+        for figure in FIGURES if self.of(path) else ():
+            if self.summary(path, figure.key) is None:
+                found.setdefault(self.reason(path, figure.key), []).append(figure)
+        return found
+
     def element_names(self, path: Path) -> list[str]:
         """The elements that the path's calls saw."""
         return list(dict.fromkeys(name for call in self.of(path) for name in call.elements))

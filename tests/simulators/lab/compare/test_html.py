@@ -67,7 +67,7 @@ def test_every_figure_is_shown_and_defined(both: Report) -> None:
     median = both.as_json()["figures"]["post_dial_delay_ms"]["ue"]["median"]
     assert f"{median:,.0f}" in words
     assert "delay_to_phone_ms" not in words
-    assert "edge path, mouth to ear, to the phone: the <phone> is not ours" in words
+    assert "edge path: mouth to ear, to the phone: the <phone> is not ours" in words
 
 
 def test_a_single_path_has_no_difference(recorded: Report) -> None:

@@ -83,3 +83,12 @@ def test_only_its_own_error_escapes(noise: str | int) -> None:
     text = noise if isinstance(noise, str) else '{"version":1,"calls":' + "[" * noise
     with pytest.raises(ReportError):
         Report.from_json(text)
+
+
+def test_what_is_missing_is_told_by_reason(both: Report) -> None:
+    for call in both.of(Path.EDGE):
+        call.put("pesq_to_phone", None, "the <phone> is not ours")
+    assert both.missing(Path.UE) == {}
+    ((reason, figures),) = both.missing(Path.EDGE).items()
+    assert reason == "the <phone> is not ours"
+    assert [figure.key for figure in figures] == ["delay_to_phone_ms", "pesq_to_phone"]
