@@ -223,11 +223,8 @@ class ResponseSide:
         if context.initial:
             if not call.confirmed:
                 self._state.end(call, str(status), now, but=context.key)
-        elif dialog is not None:
-            if dialog.exchange is not None and dialog.exchange is context.exchange:
-                dialog.exchange = None
-            if status == 481 and context.request.method in ("INVITE", "UPDATE"):
-                self._state.bye(call, dialog, now)  # RFC 5057 section 5.1: the dialog is gone
+        elif dialog is not None and dialog.exchange is not None and dialog.exchange is context.exchange:
+            dialog.exchange = None
 
     def _said_to_caller(self, context: Context, call: Call, dialog: Dialog) -> bytes | None:
         return next(

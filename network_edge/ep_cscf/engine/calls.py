@@ -53,6 +53,10 @@ class Calls:
         """The call by its name at the gateway."""
         return self._of_media.get(media_id)
 
+    def get(self, key: CallKey) -> Call | None:
+        """The call of this name."""
+        return self._calls.get(key)
+
     def find(self, request: Request, side: Side, party: str) -> tuple[Call | None, Dialog | None]:
         """The call and dialog of a request within one."""
         to_tag, from_tag = request.to.tag, request.from_.tag or ""

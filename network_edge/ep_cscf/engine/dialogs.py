@@ -1,12 +1,16 @@
 """The dialogs that run through the eP-CSCF: the only ways on which their clients' later requests go.
 
 What is kept is also what it takes to end a call in the network's name (TS 24.229 clause 5.2.8.1).
+
+This table alone says how long a dialog lives.  Whoever keeps something else about dialogs (the IMS-ALG: media) is told
+when one is over, and has no rule of its own about it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from imskit.sip.engine.dialog import MAX_FORWARDS
 from imskit.sip.wire.errors import SipParseError
@@ -17,7 +21,28 @@ from network_edge.ep_cscf.engine.effects import Side
 MAKES_DIALOGS = frozenset({"INVITE", "SUBSCRIBE", "REFER"})
 
 type DialogKey = tuple[str, str, str, str]
-"""Token of the registration, Call-ID, tag of the client, tag of the IMS side."""
+"""The registration, Call-ID, tag of the client, tag of the IMS side."""
+
+
+@dataclass(slots=True)
+class Root:
+    """A request that may make dialogs, and those that it made."""
+
+    mark: str
+    """User part of the Record-Route values in it, and nowhere else: by it the core's requests find their dialog."""
+    registration: str
+    context: str
+    """Empty when it is over."""
+    call_id: str
+    web_tag: str
+    """The client's, if the client sent it to subscribe: its NOTIFYs may come before the dialog is known."""
+    keys: set[DialogKey] = field(default_factory=set)
+
+    def notifies(self, request: Request) -> bool:
+        """Whether a request of IMS is about the subscription, in a dialog that no response made (RFC 6665 4.1.2)."""
+        if request.method != "NOTIFY" or not self.web_tag:
+            return False
+        return (request.call_id, request.to.tag) == (self.call_id, self.web_tag)
 
 
 @dataclass(slots=True)
@@ -25,15 +50,17 @@ class WebDialog:
     """One dialog between a client and IMS."""
 
     key: DialogKey
+    mark: str
+    """Of its `Root`."""
     method: str
     """Of the request that made it."""
     caller: Side
-    context: str
-    """Of the request that made it, until a 2xx confirms the dialog."""
     icid: str
     """Charging identifier, the same in the whole dialog (TS 24.229 clause 4.5.2)."""
     routes: tuple[str, ...]
     """From here into IMS."""
+    asserted: str
+    """The client's public identity in it, by which IMS knows the client."""
     web: str
     """The client's address with tag, as in From or To."""
     ims: str
@@ -47,11 +74,20 @@ class WebDialog:
     relayed: bool = False
     """The 2xx has gone on to the caller."""
     acknowledged: bool = False
+    owed: str = ""
+    """Over for IMS, and the client, whose connection is gone, is still to get a BYE with this Reason."""
+    over_at: float | None = None
+    """When a subscription ends that nobody renews."""
 
     @property
-    def token(self) -> str:
-        """The registration's."""
+    def registration(self) -> str:
+        """Whose it is."""
         return self.key[0]
+
+    @property
+    def is_call(self) -> bool:
+        """Whether an INVITE made it; else it is a subscription."""
+        return self.method == "INVITE"
 
     @property
     def call_id(self) -> str:
@@ -116,12 +152,15 @@ def contact_of(message: Message) -> str:
 
 
 class Dialogs:
-    """All of them, by key and registration."""
+    """All of them, by key and registration; ``gone`` is told of each that is over, once or twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, gone: Callable[[WebDialog, float], None] = lambda _dialog, _now: None) -> None:
+        self._gone = gone
         self._dialogs: dict[DialogKey, WebDialog] = {}
-        self._by_token: dict[str, dict[DialogKey, None]] = {}
-        self._by_context: dict[str, set[DialogKey]] = {}
+        self._by_registration: dict[str, dict[DialogKey, None]] = {}
+        self._roots: dict[str, Root] = {}
+        self._by_context: dict[str, Root] = {}
+        self._due: list[tuple[float, DialogKey]] = []
 
     def __len__(self) -> int:
         return len(self._dialogs)
@@ -130,39 +169,91 @@ class Dialogs:
         """Return a dialog."""
         return self._dialogs.get(key)
 
-    def of(self, token: str) -> Iterator[WebDialog]:
+    def of(self, registration: str) -> Iterator[WebDialog]:
         """Give the dialogs of a registration."""
-        for key in list(self._by_token.get(token, ())):
+        for key in list(self._by_registration.get(registration, ())):
             yield self._dialogs[key]
 
-    def count(self, token: str) -> int:
-        """How many dialogs a registration has."""
-        return len(self._by_token.get(token, ()))
+    def count(self, registration: str, *, calls: bool) -> int:
+        """How many calls a registration has, or how many subscriptions."""
+        keys = self._by_registration.get(registration, ())
+        return sum(1 for key in keys if self._dialogs[key].is_call is calls)
+
+    def begin(self, root: Root) -> None:
+        """A request goes on that may make dialogs."""
+        self._roots[root.mark] = self._by_context[root.context] = root
+
+    def root(self, mark: str) -> Root | None:
+        """Return what this Record-Route belongs to, as long as the request or a dialog of it lives."""
+        return self._roots.get(mark)
 
     def add(self, dialog: WebDialog) -> None:
-        """Keep a new dialog."""
+        """Keep a new dialog, made by a request that `begin` was told of."""
         self._dialogs[dialog.key] = dialog
-        self._by_token.setdefault(dialog.token, {})[dialog.key] = None
-        self._by_context.setdefault(dialog.context, set()).add(dialog.key)
+        self._by_registration.setdefault(dialog.registration, {})[dialog.key] = None
+        self._roots[dialog.mark].keys.add(dialog.key)
 
-    def remove(self, dialog: WebDialog) -> None:
+    def remove(self, dialog: WebDialog, now: float) -> None:
         """Forget a dialog."""
         if self._dialogs.pop(dialog.key, None) is None:
             return
-        keys = self._by_token[dialog.token]
+        keys = self._by_registration[dialog.registration]
         keys.pop(dialog.key, None)
         if not keys:
-            del self._by_token[dialog.token]
+            del self._by_registration[dialog.registration]
+        root = self._roots[dialog.mark]
+        root.keys.discard(dialog.key)
+        self._forget_if_over(root)
+        self._gone(dialog, now)
+
+    def owe(self, dialog: WebDialog, reason: str, now: float) -> None:
+        """A dialog is over, but its client cannot be told of it yet."""
+        dialog.owed = dialog.owed or reason
+        self._gone(dialog, now)
 
     def relayed(self, context: str, callee_tag: str) -> None:
         """The 2xx of one of these dialogs has gone on to the caller."""
-        for key in self._by_context.get(context, ()):
-            if callee_tag in key[2:] and (dialog := self._dialogs.get(key)) is not None:
-                dialog.relayed = True
+        root = self._by_context.get(context)
+        for key in root.keys if root is not None else ():
+            if callee_tag in key[2:]:
+                self._dialogs[key].relayed = True
 
-    def context_ended(self, context: str) -> None:
+    def context_ended(self, context: str, now: float) -> None:
         """The request that made them is over: what no 2xx has confirmed is no dialog any more."""
-        for key in self._by_context.pop(context, ()):
-            dialog = self._dialogs.get(key)
-            if dialog is not None and not dialog.confirmed:
-                self.remove(dialog)
+        root = self._by_context.pop(context, None)
+        if root is None:
+            return
+        root.context = ""
+        for key in list(root.keys):
+            if not self._dialogs[key].confirmed:
+                self.remove(self._dialogs[key], now)
+        self._forget_if_over(root)
+
+    def _forget_if_over(self, root: Root) -> None:
+        if not root.context and not root.keys:
+            self._roots.pop(root.mark, None)
+
+    # ---- subscriptions that run out -----------------------------------------------------------------------------
+
+    def lasts(self, dialog: WebDialog, until: float) -> None:
+        """A subscription ends then, unless it is renewed."""
+        dialog.over_at = until
+        heapq.heappush(self._due, (until, dialog.key))
+        if len(self._due) > 64 + 4 * len(self._dialogs):
+            # Renewals leave their old times behind.
+            self._due = sorted((each.over_at, key) for key, each in self._dialogs.items() if each.over_at is not None)
+
+    def deadline(self) -> float | None:
+        """When `tick` has something to do."""
+        while self._due and self._stale(*self._due[0]):
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    def tick(self, now: float) -> None:
+        """Forget the subscriptions that have run out."""
+        while (due := self.deadline()) is not None and due <= now:
+            self.remove(self._dialogs[heapq.heappop(self._due)[1]], now)
+
+    def _stale(self, at: float, key: DialogKey) -> bool:
+        dialog = self._dialogs.get(key)
+        return dialog is None or dialog.over_at != at

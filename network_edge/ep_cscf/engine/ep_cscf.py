@@ -43,7 +43,7 @@ from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri
 from network_edge.ep_cscf.engine import refusals
 from network_edge.ep_cscf.engine.access import bearer_of, token_refusal, unavailable
-from network_edge.ep_cscf.engine.dialogs import Dialogs
+from network_edge.ep_cscf.engine.dialogs import Dialogs, WebDialog
 from network_edge.ep_cscf.engine.effects import (
     CallStep,
     Draining,
@@ -117,7 +117,7 @@ class EpCscf:
         )
         self._flows = Flows(settings.limits)
         self._bindings = Bindings(settings.maximum_registrations, settings.flow_return_seconds)
-        self._dialogs = Dialogs()
+        self._dialogs = Dialogs(self._dialog_over)
         self._border = TrustBorder(settings, tokens)
         own = SipUri("sip", None, None, *self._mw)
         if mw.transport != "UDP":
@@ -137,8 +137,9 @@ class EpCscf:
             self._core,
             self._release,
             self._contexts,
+            tokens,
         )
-        self._responses = Responses(settings, (self._mw, *w2), self._dialogs, self._border)
+        self._responses = Responses(settings, self._dialogs, self._border)
         self._drafts: dict[str, Draft] = {}
         self._asking: dict[str, RouteRequest] = {}
         """Requests whose token is being looked at."""
@@ -207,7 +208,7 @@ class EpCscf:
 
     def deadline(self) -> float | None:
         """When something is due next."""
-        due = [self._proxy.deadline(), self._bindings.deadline(), self._reg_events.deadline()]
+        due = [self._proxy.deadline(), self._bindings.deadline(), self._reg_events.deadline(), self._dialogs.deadline()]
         if self._alg is not None:
             due.append(self._alg.deadline())
         return min((at for at in due if at is not None), default=None)
@@ -261,7 +262,9 @@ class EpCscf:
                 self._end(binding, _STEP.EXPIRED, now)
             else:
                 _log.info("%r stays away: its calls are released", binding.impi)
-                self._give_up_calls(binding, refusals.reason(27, "flow-lost: the client stays away"), now)
+                reason = refusals.reason(27, "flow-lost: the client stays away")
+                self._give_up_calls(binding, reason, now, returns=True)
+        self._dialogs.tick(now)
         self._reg_events.tick(now)
 
     def _admits(self, event: Received, now: float) -> bool:
@@ -286,7 +289,7 @@ class EpCscf:
         self._contexts.pop(context, None)
         self._drafts.pop(context, None)
         self._asking.pop(context, None)
-        self._dialogs.context_ended(context)
+        self._dialogs.context_ended(context, now)
         self._uncount(context)
         if self._alg is not None:
             self._alg.ended(context, now)
@@ -387,7 +390,7 @@ class EpCscf:
                 return RelayResponse(ready.context, self._registered(draft, ready, now))
             if context is None:
                 return RelayResponse(ready.context, response)
-            response = self._responses.edit(ready, context)
+            response = self._responses.edit(ready, context, now)
         except SipParseError as error:
             _log.warning("a %d response cannot be relayed: %s", response.status, error)
             request = draft.request if draft is not None else context.request if context is not None else None
@@ -455,11 +458,16 @@ class EpCscf:
             binding, refusals.reason(27, "registration-ended: the client is not registered any more"), now
         )
 
-    def _give_up_calls(self, binding: Binding, reason: str, now: float) -> None:
+    def _dialog_over(self, dialog: WebDialog, now: float) -> None:
+        """Nothing is left of a dialog's media either."""
+        if self._alg is not None:
+            self._alg.dialog_over(*dialog.key, now)
+
+    def _give_up_calls(self, binding: Binding, reason: str, now: float, *, returns: bool = False) -> None:
         """Clause 5.2.8.1: end what runs for a client that is no longer there or no longer registered."""
         if self._alg is not None:
             self._alg.forget(binding.token, now)
-        self._release.everything_of(binding, reason, now)
+        self._release.everything_of(binding, reason, now, returns=returns)
         for key, context in list(self._contexts.items()):
             if context.binding.token == binding.token and context.request.method == "INVITE":
                 self._refuse_pending(key, context, 480, reason, now)

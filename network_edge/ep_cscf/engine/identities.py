@@ -78,8 +78,11 @@ def anonymous(uri: Uri) -> bool:
 def network_parameter(request: Request) -> str | None:
     """Return a URI parameter of Request-URI, From or To that a client may not assert."""
     for uri in (request.request_uri, request.from_.uri, request.to.uri):
-        if isinstance(uri, SipUri | TelUri):
-            for name in NETWORK_PARAMETERS:
-                if name in uri.parameters:
-                    return name
+        for name in sorted(network_parameters(uri)):
+            return name
     return None
+
+
+def network_parameters(uri: Uri) -> set[str]:
+    """Return the parameters of a URI that only the network may set."""
+    return {name for name in NETWORK_PARAMETERS if isinstance(uri, SipUri | TelUri) and name in uri.parameters}

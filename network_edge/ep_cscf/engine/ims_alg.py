@@ -101,6 +101,13 @@ class ImsAlg:
         if not call.dialogs:
             self._state.end(call, "not answered", now)
 
+    def dialog_over(self, party: str, call_id: str, web_tag: str, ims_tag: str, now: float) -> None:
+        """A dialog is over, whatever ended it; one that has no media here is nobody's business."""
+        for caller, callee, side in ((web_tag, ims_tag, Side.WEB), (ims_tag, web_tag, Side.IMS)):
+            call = self._state.calls.get((party, call_id, caller, side))
+            if call is not None and (dialog := call.dialogs.get(callee)) is not None:
+                self._state.bye(call, dialog, now)
+
     def flow_lost(self, party: str, now: float) -> None:
         """The WebSocket of a WIC is gone: its calls wait for the next one, until `forget` ends them."""
         for call in self._state.calls.of_party(party):

@@ -22,34 +22,33 @@ type Send = Callable[[SendRequest | SendStateless, float], None]
 
 
 class NetworkRelease:
-    """Sends BYE both ways in dialogs that a 2xx confirmed, after the ACK that nobody sent; forgets the dialogs."""
+    """Sends BYE both ways in dialogs that a 2xx confirmed, after the ACK that nobody sent; forgets the dialogs.
+
+    A client whose connection is gone is told when it is back; until then its dialogs stay, for nothing else.
+    """
 
     def __init__(self, dialogs: Dialogs, core: TowardsCore, border: TrustBorder, tokens: Tokens, send: Send) -> None:
         self._dialogs = dialogs
         self._core = core
         self._border = border
-        self._tokens = tokens
+        self._random = tokens
         self._send = send
-        self._hung_up: dict[str, list[WebDialog]] = {}
-        """Dialogs that IMS has ended while the client's connection was gone, by registration."""
 
     def relayed(self, context: str, response: Response) -> None:
         """A response goes to the caller: of a dialog whose 2xx got there, both sides know."""
         if response.success:
             self._dialogs.relayed(context, response.to.tag or "")
 
-    def hang_up_later(self, dialog: WebDialog) -> None:
+    def hung_up(self, dialog: WebDialog, now: float) -> None:
         """IMS has ended a dialog that the client cannot be told of yet."""
-        waiting = self._hung_up.setdefault(dialog.token, [])
-        if dialog not in waiting:
-            waiting.append(dialog)
+        self._dialogs.owe(dialog, 'SIP;cause=200;text="the other side has hung up"', now)
 
     def flow_back(self, binding: Binding, now: float) -> None:
         """The client is back: tell it what has ended meanwhile."""
-        for dialog in self._hung_up.pop(binding.token, ()):
-            if self._dialogs.get(dialog.key) is dialog:
-                self._bye(dialog, Side.WEB, binding.flow, 'SIP;cause=200;text="the other side has hung up"', now)
-                self._dialogs.remove(dialog)
+        for dialog in self._dialogs.of(binding.token):
+            if dialog.owed:
+                self._part(dialog, Side.WEB, binding.flow, dialog.owed, now)
+                self._dialogs.remove(dialog, now)
 
     def dialog_of(
         self, binding: Binding, call_id: str, caller_tag: str, callee_tag: str, reason: str, now: float
@@ -60,26 +59,34 @@ class NetworkRelease:
             if dialog is not None:
                 self._end(dialog, binding, reason, now)
 
-    def everything_of(self, binding: Binding, reason: str, now: float) -> None:
-        """End all confirmed dialogs of a registration.  INVITEs that are not answered yet are the owner's to refuse."""
+    def everything_of(self, binding: Binding, reason: str, now: float, *, returns: bool) -> None:
+        """End all confirmed dialogs of a registration.  INVITEs that are not answered yet are the owner's to refuse.
+
+        ``returns``: the client may still come back, and then learns of it.
+        """
         for dialog in self._dialogs.of(binding.token):
-            self._end(dialog, binding, reason, now)
-        self._hung_up.pop(binding.token, None)
+            self._end(dialog, binding, reason, now, returns=returns)
 
-    def _end(self, dialog: WebDialog, binding: Binding, reason: str, now: float) -> None:
-        if dialog.method == "INVITE" and dialog.confirmed:
+    def _end(self, dialog: WebDialog, binding: Binding, reason: str, now: float, *, returns: bool = True) -> None:
+        owed = False
+        if dialog.is_call and dialog.confirmed:
             called = Side.IMS if dialog.caller is Side.WEB else Side.WEB
-            gone = dialog in self._hung_up.get(dialog.token, ())
             for side in (called, dialog.caller):
-                if side is Side.IMS and gone:
-                    continue
-                if side is called and not dialog.acknowledged:
-                    self._request(dialog, "ACK", side, binding.flow, "", now)
-                if side is called or dialog.relayed:
-                    self._bye(dialog, side, binding.flow, reason, now)
-        self._dialogs.remove(dialog)
+                if side is not called and not dialog.relayed:
+                    continue  # it knows of no dialog
+                if side is Side.WEB and binding.flow is None:
+                    owed = returns
+                elif side is Side.WEB or not dialog.owed:
+                    self._part(dialog, side, binding.flow, reason, now)
+        if owed:
+            self._dialogs.owe(dialog, reason, now)
+        else:
+            self._dialogs.remove(dialog, now)
 
-    def _bye(self, dialog: WebDialog, side: Side, flow: Flow | None, reason: str, now: float) -> None:
+    def _part(self, dialog: WebDialog, side: Side, flow: Flow | None, reason: str, now: float) -> None:
+        """Send a BYE, and before it the ACK that the called side waits for."""
+        if side is not dialog.caller and not dialog.acknowledged:
+            self._request(dialog, "ACK", side, flow, "", now)
         _log.info("BYE in the network's name towards %s: %s", side.value, reason)
         self._request(dialog, "BYE", side, flow, reason, now)
 
@@ -97,6 +104,6 @@ class NetworkRelease:
             if method == "ACK":
                 self._send(SendStateless(request, destination, sent_by), now)
             else:
-                self._send(SendRequest(request, destination, f"release-{self._tokens(16)}", sent_by), now)
+                self._send(SendRequest(request, destination, f"release-{self._random(16)}", sent_by), now)
         except (SipParseError, ValueError) as error:
             _log.warning("%s towards %s cannot be sent: %s", method, side.value, error)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from imskit.engine import Tokens
 from imskit.sip.engine.events import SentBy
 from imskit.sip.engine.proxy import Forward, ForwardTarget, RecordRoute, Respond, RouteRequest
 from imskit.sip.wire.flow import Address, Flow
+from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.ims_headers import PChargingVector
 from imskit.sip.wire.message import Request, response_to
 from imskit.sip.wire.uri import OtherUri, SipUri
 from network_edge.ep_cscf.engine.access import clean_credentials, unavailable
-from network_edge.ep_cscf.engine.dialogs import MAKES_DIALOGS, Dialogs, WebDialog
+from network_edge.ep_cscf.engine.dialogs import MAKES_DIALOGS, Dialogs, Root, WebDialog
 from network_edge.ep_cscf.engine.effects import Side, TokenClaims
-from network_edge.ep_cscf.engine.identities import anonymous, key_of, network_parameter, preferred
+from network_edge.ep_cscf.engine.identities import anonymous, key_of, network_parameter, network_parameters, preferred
 from network_edge.ep_cscf.engine.network_release import NetworkRelease
 from network_edge.ep_cscf.engine.registering import refuse
-from network_edge.ep_cscf.engine.registrations import Binding, Bindings
+from network_edge.ep_cscf.engine.registrations import LINGER_SECONDS, Binding, Bindings
 from network_edge.ep_cscf.engine.settings import EpCscfSettings
 from network_edge.ep_cscf.engine.towards_core import TowardsCore
 from network_edge.ep_cscf.engine.trust import TrustBorder, vector_of
+
+_SHOW_WHO = frozenset({"INVITE", "UPDATE", "MESSAGE", "REFER", "SUBSCRIBE"})
+"""Requests within a dialog that tell their receiver somebody's identity: with the one that this edge vouches for."""
 
 
 @dataclass(slots=True)
@@ -33,6 +38,10 @@ class Context:
     """As it came, cleaned."""
     dialog: WebDialog | None = None
     """In which it runs; ``None`` outside of any."""
+    mark: str = ""
+    """In its Record-Route; empty if it makes no dialogs."""
+    asserted: str = ""
+    """The client's public identity."""
     icid: str = ""
     vector: PChargingVector | None = None
     """That of a request from IMS."""
@@ -57,6 +66,7 @@ class Requests:
         core: TowardsCore,
         release: NetworkRelease,
         contexts: dict[str, Context],
+        tokens: Tokens,
     ) -> None:
         self.draining = False
         """New calls are refused."""
@@ -69,6 +79,7 @@ class Requests:
         self._core = core
         self._release = release
         self._contexts = contexts
+        self._random = tokens
 
     def from_web(self, asked: RouteRequest, claims: TokenClaims | None, now: float) -> Forward | Respond:
         """Clause 5.2.6.3: only a registered client, with an identity of its own, by the way its registrar named."""
@@ -81,7 +92,7 @@ class Requests:
             if not bindings:
                 return self._refuse(asked, 403, "the access token is of another user")
         if request.to.tag is not None:
-            return self._from_web_in_dialog(asked, bindings)
+            return self._from_web_in_dialog(asked, bindings, now)
         uri = request.request_uri
         if isinstance(uri, OtherUri) and str(uri).lower().startswith("urn:service:sos"):
             return self._refuse(asked, 380, "no emergency calls here: dial from a telephone")
@@ -104,16 +115,19 @@ class Requests:
         self._border.inward(request)
         for name in ("P-Preferred-Identity", "Route"):
             request.headers.remove(name)
-        request.headers.add("P-Asserted-Identity", f"<{str.__str__(identity or binding.identities[0])}>")
+        asserted = str.__str__(identity or binding.identities[0])
+        request.headers.add("P-Asserted-Identity", f"<{asserted}>")
         icid = self._border.new_icid()
         self._border.charge(request, icid)
         for route in binding.service_route:
             request.headers.add("Route", route)
-        record = self._record_route(binding, inward=True) if request.method in MAKES_DIALOGS else None
-        self._contexts[asked.context] = Context(Side.WEB, binding, request.copy(), icid=icid)
+        mark, record = self._mark(asked, binding, Side.WEB)
+        self._contexts[asked.context] = Context(
+            Side.WEB, binding, request.copy(), mark=mark, asserted=asserted, icid=icid
+        )
         return Forward(asked.context, (self._core.along(binding.service_route, record),), request)
 
-    def _from_web_in_dialog(self, asked: RouteRequest, bindings: list[Binding]) -> Forward | Respond:
+    def _from_web_in_dialog(self, asked: RouteRequest, bindings: list[Binding], now: float) -> Forward | Respond:
         """Clause 5.2.6.3.5: along the route that was recorded, which leads into the core and nowhere else."""
         request = asked.request
         for binding in bindings:
@@ -122,64 +136,110 @@ class Requests:
                 break
         else:
             return self._refuse(asked, 481, "no such dialog of this client's")
+        if not dialog.ims_target:
+            # The client's own Request-URI would be followed in the place of it.
+            return self._refuse(asked, 481, "the other side of this dialog has not said where it is")
+        if not _same_sender(request, dialog, binding):
+            return self._refuse(asked, 403, "From is not who is in this dialog")
         dialog.saw(request, Side.WEB)
+        asserted = str.__str__(preferred(request, binding.identities) or dialog.asserted)
         self._border.inward(request)
         for name in ("P-Preferred-Identity", "Route"):
             request.headers.remove(name)
+        if request.method in _SHOW_WHO:
+            request.headers.add("P-Asserted-Identity", f"<{asserted}>")
         self._border.charge(request, dialog.icid)
         for route in dialog.routes:
             request.headers.add("Route", route)
-        if dialog.ims_target:
-            # A core that follows whatever Request-URI comes along a route would send for the client to anywhere.
-            request.uri = dialog.ims_target
+        # A core that follows whatever Request-URI comes along a route would send for the client to anywhere.
+        request.uri = dialog.ims_target
         self._contexts[asked.context] = Context(Side.WEB, binding, request.copy(), dialog)
+        self._notified(request, dialog, now)
         return Forward(asked.context, (self._core.within(dialog.routes, dialog.ims_target),), request)
 
     def from_core(self, asked: RouteRequest, now: float) -> Forward | Respond:
-        """Clause 5.2.6.4: the token in Path or Record-Route says which client."""
+        """Clause 5.2.6.4: the token in Path says which client, that in Record-Route which dialog."""
         request = asked.request
-        tokens = [uri.user for uri in asked.own_routes if uri.user]
-        found = (self._bindings.of_token(token) for token in tokens)
+        named = [uri.user for uri in asked.own_routes if uri.user]
+        if request.to.tag is not None:
+            return self._from_core_in_dialog(asked, named, now)
+        found = (self._bindings.of_token(token) for token in named)
         binding = next((each for each in found if each is not None), None)
-        initial = request.to.tag is None
         if binding is None:
             # RFC 5626 section 5.3.1: after a restart, too, the registrar is to forget this flow.
-            return self._refuse(asked, 430 if initial and tokens else 481, "nobody here has this token")
-        if initial and not binding.active(now):
+            return self._refuse(asked, 430 if named else 404, "no registration here has this token")
+        if not binding.active(now):
             return self._refuse(asked, 480, "the client is not registered here any more")
-        dialog = None
-        if not initial:
-            key = (binding.token, request.call_id, request.to.tag or "", request.from_.tag or "")
-            dialog = self._dialogs.get(key)
         if binding.flow is None:
-            if dialog is not None and request.method == "BYE":
-                self._release.hang_up_later(dialog)
-                return Respond(asked.context, response_to(request, 200))
             return self._refuse(asked, 430, "the client's connection is gone")
-        if initial and (refusal := self._too_many(asked, binding)) is not None:
+        if (refusal := self._too_many(asked, binding)) is not None:
             return refusal
-        vector = vector_of(request)
-        self._border.outward(request)
-        record = self._record_route(binding, inward=False) if initial and request.method in MAKES_DIALOGS else None
-        context = Context(Side.IMS, binding, request.copy(), dialog, vector.icid if vector else "", vector)
-        if dialog is not None:
-            dialog.saw(request, Side.IMS)
-            if dialog.method != "INVITE" and _terminates(request):
-                self._dialogs.remove(dialog)
+        mark, record = self._mark(asked, binding, Side.IMS)
+        context = self._towards_web(asked, binding, mark=mark)
         if record is not None:
             context.record_routes = tuple(f"<{uri}>" for uri in _recorded(record)) + tuple(
                 request.headers.elements("Record-Route")
             )
-        self._contexts[asked.context] = context
-        target = ForwardTarget(
-            destinations=(binding.flow,), record_route=record, sent_by=SentBy(*self._w2_of(binding.flow))
+        return self._over_flow(asked, binding.flow, record)
+
+    def _from_core_in_dialog(self, asked: RouteRequest, named: list[str], now: float) -> Forward | Respond:
+        request = asked.request
+        roots = (self._dialogs.root(mark) for mark in named)
+        root = next((each for each in roots if each is not None), None)
+        binding = self._bindings.of_token(root.registration) if root is not None else None
+        if root is None or binding is None:
+            return self._refuse(asked, 481, "no dialog here has this route")
+        dialog = self._dialogs.get((binding.token, request.call_id, request.to.tag or "", request.from_.tag or ""))
+        if dialog is None or dialog.mark != root.mark:
+            if not root.notifies(request):
+                return self._refuse(asked, 481, "no such dialog")
+            dialog = None
+        if dialog is not None and request.method == "BYE" and (dialog.owed or binding.flow is None):
+            self._release.hung_up(dialog, now)
+            return Respond(asked.context, response_to(request, 200))
+        if dialog is not None and dialog.owed:
+            return self._refuse(asked, 481, "this dialog is over")
+        if binding.flow is None:
+            return self._refuse(asked, 430, "the client's connection is gone")
+        if dialog is not None:
+            dialog.saw(request, Side.IMS)
+        self._towards_web(asked, binding, dialog)
+        if dialog is not None:
+            self._notified(request, dialog, now)
+        return self._over_flow(asked, binding.flow)
+
+    def _towards_web(
+        self, asked: RouteRequest, binding: Binding, dialog: WebDialog | None = None, mark: str = ""
+    ) -> Context:
+        request = asked.request
+        vector = vector_of(request)
+        self._border.outward(request)
+        context = self._contexts[asked.context] = Context(
+            Side.IMS, binding, request.copy(), dialog, mark, "", vector.icid if vector else "", vector
         )
-        return Forward(asked.context, (target,), request)
+        return context
+
+    def _over_flow(self, asked: RouteRequest, flow: Flow, record: RecordRoute | None = None) -> Forward:
+        target = ForwardTarget(destinations=(flow,), record_route=record, sent_by=SentBy(*self._w2_of(flow)))
+        return Forward(asked.context, (target,), asked.request)
+
+    def _notified(self, request: Request, dialog: WebDialog, now: float) -> None:
+        """A NOTIFY of either side says how long its subscription goes on (RFC 6665 section 4.1.3)."""
+        if request.method != "NOTIFY" or dialog.is_call:
+            return
+        state = request.subscription_state
+        if state is None:
+            return
+        if state.state == "terminated":
+            self._dialogs.remove(dialog, now)
+        elif state.expires is not None:
+            self._dialogs.lasts(dialog, now + state.expires + LINGER_SECONDS)
 
     def _too_many(self, asked: RouteRequest, binding: Binding) -> Respond | None:
         """Refuse new calls while draining, and more dialogs than one registration may have."""
         method = asked.request.method
-        crowded = method in MAKES_DIALOGS and self._dialogs.count(binding.token) >= self._settings.limits.dialogs
+        most = self._settings.limits.dialogs
+        crowded = method in MAKES_DIALOGS and self._dialogs.count(binding.token, calls=method == "INVITE") >= most
         if (method == "INVITE" and self.draining) or crowded:
             return Respond(asked.context, unavailable(asked.request, self._settings.retry_after))
         return None
@@ -190,11 +250,23 @@ class Requests:
     def _w2_of(self, flow: Flow) -> Address:
         return flow.local if flow.local in self._w2 else self._w2[0]
 
-    def _record_route(self, binding: Binding, *, inward: bool) -> RecordRoute:
+    def _mark(self, asked: RouteRequest, binding: Binding, side: Side) -> tuple[str, RecordRoute | None]:
+        """Return what a request that makes dialogs records, and the mark in it: another one each time.
+
+        Who sees one call's mark knows neither another's nor the token in Path, and cannot tell that a caller who hides
+        is the same one again.
+        """
+        request = asked.request
+        if request.method not in MAKES_DIALOGS:
+            return "", None
+        mark = self._random(32)
+        subscribes = side is Side.WEB and request.method != "INVITE"
+        own = request.from_.tag or "" if subscribes else ""
+        self._dialogs.begin(Root(mark, binding.token, asked.context, request.call_id, own))
         host, port = self._w2_of(binding.flow) if binding.flow is not None else self._w2[0]
-        w2 = SipUri("sip", binding.token, None, host, port).with_parameter("transport", "ws").with_parameter("lr")
-        mw = replace(self._mw, user=binding.token).with_parameter("lr")
-        return RecordRoute(w2, mw) if inward else RecordRoute(mw, w2)
+        w2 = SipUri("sip", mark, None, host, port).with_parameter("transport", "ws").with_parameter("lr")
+        mw = replace(self._mw, user=mark).with_parameter("lr")
+        return mark, RecordRoute(w2, mw) if side is Side.WEB else RecordRoute(mw, w2)
 
 
 def _recorded(record: RecordRoute) -> tuple[SipUri, SipUri]:
@@ -202,7 +274,10 @@ def _recorded(record: RecordRoute) -> tuple[SipUri, SipUri]:
     return record.next.with_parameter("r2", "on"), record.previous.with_parameter("r2", "on")
 
 
-def _terminates(request: Request) -> bool:
-    """Whether a NOTIFY ends its subscription."""
-    state = request.subscription_state if request.method == "NOTIFY" else None
-    return state is not None and state.state == "terminated"
+def _same_sender(request: Request, dialog: WebDialog, binding: Binding) -> bool:
+    """Whether a client writes in its own name: that of the dialog, or another identity of its own (RFC 4916)."""
+    sender = request.from_.uri
+    before = NameAddr.parse(dialog.web, "From").uri
+    if network_parameters(sender) - network_parameters(before):
+        return False
+    return key_of(sender) in {key_of(before), *(key_of(each) for each in binding.identities)}

@@ -6,13 +6,13 @@ import logging
 from itertools import dropwhile
 
 from imskit.sip.engine.proxy import ResponseReady
-from imskit.sip.wire.flow import Address
-from imskit.sip.wire.message import Response
-from imskit.sip.wire.uri import SipUri, Uri
+from imskit.sip.wire.message import Request, Response
+from imskit.sip.wire.uri import SipUri
 from network_edge.ep_cscf.engine.dialogs import MAKES_DIALOGS, Dialogs, WebDialog, contact_of
 from network_edge.ep_cscf.engine.effects import Side
 from network_edge.ep_cscf.engine.identities import key_of
 from network_edge.ep_cscf.engine.registering import refuse
+from network_edge.ep_cscf.engine.registrations import LINGER_SECONDS
 from network_edge.ep_cscf.engine.requests import Context
 from network_edge.ep_cscf.engine.settings import EpCscfSettings
 from network_edge.ep_cscf.engine.telephone_uris import restore
@@ -20,25 +20,22 @@ from network_edge.ep_cscf.engine.trust import TrustBorder
 
 _log = logging.getLogger(__name__)
 
-_OF_SESSIONS = frozenset({"INVITE", "UPDATE", "PRACK", "INFO"})
-"""Methods whose 408 or 481 ends a call; others only end what they were for (RFC 5057 section 5.1)."""
+_UNTOLD_SECONDS = 3600
+"""How long a subscription is kept whose end nobody has told."""
 
 
 class Responses:
-    """Edits responses to all but REGISTER; ``own`` are this proxy's addresses.
+    """Edits responses to all but REGISTER.
 
     Raises `SipParseError` for responses that cannot be read.
     """
 
-    def __init__(
-        self, settings: EpCscfSettings, own: tuple[Address, ...], dialogs: Dialogs, border: TrustBorder
-    ) -> None:
+    def __init__(self, settings: EpCscfSettings, dialogs: Dialogs, border: TrustBorder) -> None:
         self._settings = settings
-        self._own = own
         self._dialogs = dialogs
         self._border = border
 
-    def edit(self, ready: ResponseReady, context: Context) -> Response:
+    def edit(self, ready: ResponseReady, context: Context, now: float) -> Response:
         """Return what goes back in the place of a response."""
         response = ready.response
         if context.side is Side.IMS:
@@ -49,7 +46,7 @@ class Responses:
             if ready.origin != "received" and response.status == 503:
                 response.headers.set("Retry-After", self._settings.retry_after)
             self._border.outward(response)
-        self._note_dialog(ready.context, context, response)
+        self._note_dialog(ready.context, context, response, now)
         return response
 
     def _from_called(self, context: Context, response: Response) -> None:
@@ -62,49 +59,49 @@ class Responses:
             called = request.addresses("P-Called-Party-ID")
             wanted = key_of(called[0].uri) if called else ""
             answering = next((each for each in binding.identities if key_of(each) == wanted), binding.identities[0])
-            headers.add("P-Asserted-Identity", f"<{str.__str__(answering)}>")
+            context.asserted = str.__str__(answering)
+            headers.add("P-Asserted-Identity", f"<{context.asserted}>")
         if context.record_routes is not None and 100 < response.status < 300:
             headers.remove("Record-Route")
             for value in context.record_routes:
                 headers.add("Record-Route", value)
 
-    def _note_dialog(self, key: str, context: Context, response: Response) -> None:
+    def _note_dialog(self, key: str, context: Context, response: Response, now: float) -> None:
         """Keep the dialogs that responses make, and forget those that they end."""
         request, dialog = context.request, context.dialog
         if dialog is not None:
-            if response.success:
-                dialog.refresh(response, Side.IMS if context.side is Side.WEB else Side.WEB)
-            if not response.provisional and (
-                (request.method == "BYE" and response.status not in (401, 407))
-                or (response.status in (408, 481) and (dialog.method != "INVITE" or request.method in _OF_SESSIONS))
-            ):
-                self._dialogs.remove(dialog)
+            self._within(dialog, context, response, now)
             return
         if response.status >= 300:
-            self._dialogs.context_ended(key)
+            self._dialogs.context_ended(key, now)
         tag = response.to.tag
-        if request.method not in MAKES_DIALOGS or not tag or not 100 < response.status < 300:
+        if not context.mark or not tag or not 100 < response.status < 300:
             return
-        token, call_id, own = context.binding.token, request.call_id, request.from_.tag or ""
+        if request.method == "REFER" and (response.headers.get("Refer-Sub") or "").strip().lower() == "false":
+            return  # RFC 4488 section 4: no subscription, so no dialog
+        registration, call_id, own = context.binding.token, request.call_id, request.from_.tag or ""
         from_web = context.side is Side.WEB
-        dialog_key = (token, call_id, own, tag) if from_web else (token, call_id, tag, own)
+        dialog_key = (registration, call_id, own, tag) if from_web else (registration, call_id, tag, own)
         known = self._dialogs.get(dialog_key)
         if known is None:
-            if self._dialogs.count(token) >= self._settings.limits.dialogs:
+            if self._dialogs.root(context.mark) is None:
+                return  # over meanwhile
+            if self._dialogs.count(registration, calls=request.method == "INVITE") >= self._settings.limits.dialogs:
                 _log.warning("more forks of one request than a registration may have dialogs")
                 return
             caller, called = request.headers.get("From") or "", response.headers.get("To") or ""
             routes = response.record_routes[::-1] if from_web else request.record_routes
             # Only what this leg put in: beyond may be another leg of this edge, to another client of its own.
-            beyond = tuple(str(route) for route in dropwhile(lambda each: self._ours(each.uri, token), routes))
+            beyond = dropwhile(lambda each: isinstance(each.uri, SipUri) and each.uri.user == context.mark, routes)
             sequence = request.cseq.number
             known = WebDialog(
                 key=dialog_key,
+                mark=context.mark,
                 method=request.method,
                 caller=context.side,
-                context=key,
                 icid=context.icid,
-                routes=beyond,
+                routes=tuple(str(route) for route in beyond),
+                asserted=context.asserted,
                 web=caller if from_web else called,
                 ims=called if from_web else caller,
                 web_target=contact_of(request if from_web else response),
@@ -116,6 +113,28 @@ class Responses:
         elif contact_of(response):
             known.refresh(response, Side.IMS if from_web else Side.WEB)
         known.confirmed = known.confirmed or response.success
+        self._lasts(known, request, response, now)
 
-    def _ours(self, uri: Uri, token: str) -> bool:
-        return isinstance(uri, SipUri) and uri.user == token and (uri.host, uri.port) in self._own
+    def _within(self, dialog: WebDialog, context: Context, response: Response, now: float) -> None:
+        request = context.request
+        if response.success:
+            dialog.refresh(response, Side.IMS if context.side is Side.WEB else Side.WEB)
+            self._lasts(dialog, request, response, now)
+        if response.provisional:
+            return
+        # After 408 or 481 a call goes on until its BYE, which has to find its way (RFC 3261 section 12.2.1.2); without
+        # a BYE its media are lost.  A subscription just ends (RFC 5057 section 5.1).
+        if (request.method == "BYE" and response.status not in (401, 407)) or (
+            response.status in (408, 481) and not dialog.is_call
+        ):
+            self._dialogs.remove(dialog, now)
+
+    def _lasts(self, dialog: WebDialog, request: Request, response: Response, now: float) -> None:
+        """A 2xx to SUBSCRIBE says until when; for a transfer's reports only a NOTIFY does (RFC 3515 section 2.4.4)."""
+        if dialog.is_call or request.method not in MAKES_DIALOGS or not response.success:
+            return
+        granted = request.expires if response.expires is None else response.expires
+        if request.method == "REFER" or granted is None:
+            granted = _UNTOLD_SECONDS
+        # The last NOTIFY comes after the end.
+        self._dialogs.lasts(dialog, now + granted + LINGER_SECONDS)

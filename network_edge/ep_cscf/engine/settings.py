@@ -20,7 +20,7 @@ class FlowLimits:
     burst: int = 200
     """Messages at once.  A client that has had as many dropped loses its connection."""
     dialogs: int = 64
-    """Calls and subscriptions of one registration."""
+    """Calls of one registration, and as many subscriptions."""
 
 
 @dataclass(frozen=True, slots=True)

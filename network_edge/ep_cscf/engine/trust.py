@@ -6,7 +6,7 @@ from imskit.engine import Tokens
 from imskit.ims.trust_boundary import clean_from_ue, clean_towards_ue
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.ims_headers import PChargingVector
-from imskit.sip.wire.message import Message, Response
+from imskit.sip.wire.message import Message, Request, Response
 from network_edge.ep_cscf.engine.settings import EpCscfSettings
 
 _SECURITY_AGREEMENT = ("Security-Client", "Security-Verify", "Security-Server")
@@ -29,7 +29,8 @@ class TrustBorder:
         if isinstance(message, Response):
             # Clients that put their token into every request put it into responses, too.
             headers.remove("Authorization", "Proxy-Authorization", "P-Preferred-Identity")
-        headers.add("P-Access-Network-Info", self._access)
+        if not (isinstance(message, Request) and message.method == "ACK"):  # RFC 7315 section 5.7
+            headers.add("P-Access-Network-Info", self._access)
 
     def outward(self, message: Message) -> None:
         """Take out of a message of IMS what clients are not told."""

@@ -198,6 +198,8 @@ def test_a_client_that_stays_away_loses_its_calls(edge_world: Any, alice: Any) -
     (bye,) = edge_world.to_core("BYE")
     assert bye.to.tag == "bob" and bye.from_.tag == "alice"
     assert bye.reasons
+    # What is left of it is what the client is still to hear.
+    edge_world.run(300)
     assert edge_world.edge.dialogs == 0
 
 

@@ -297,11 +297,18 @@ class TestLaterOffers:
         bench.reply(key, 200, bench.ims.answer(sent.body), tag="i1")
         bench.inside("UPDATE", bench.ims, bench.ims.offer())
 
-    def test_481_ends_the_dialog(self, bench: Any) -> None:
-        """RFC 5057 section 5.1."""
+    @pytest.mark.parametrize("status", [408, 481])
+    def test_a_call_outlives_a_request_without_answer(self, bench: Any, status: int) -> None:
+        """RFC 3261 section 12.2.1.2: its dialog's end is the end of its media, and nothing else."""
         bench.establish(bench.web)
         key, _ = bench.inside("UPDATE", bench.web, bench.web.offer())
-        bench.reply(key, 481, tag="i1")
+        bench.reply(key, status, tag="i1")
+        assert not bench.gateway.deleted
+        bench.alg.dialog_over(bench.party, bench.call_id, "w1", "another", bench.now)
+        bench.drain()
+        assert not bench.gateway.deleted
+        bench.alg.dialog_over(bench.party, bench.call_id, "w1", "i1", bench.now)
+        bench.drain()
         assert len(bench.gateway.deleted) == 1
 
     def test_refresh_without_description_passes(self, bench: Any) -> None:

@@ -175,3 +175,73 @@ def test_a_call_whose_client_comes_back_keeps_its_media(scene: Scene) -> None:
     assert not scene.world.steps(MediaDelete)
     kinds = [step.kind.value for step in scene.world.steps(CallStep)]
     assert "flow-lost" in kinds and "flow-back" in kinds
+
+
+def _from_bob(scene: Scene, method: str, invite: Request) -> Request:
+    (sent,) = scene.world.to_core("INVITE")
+    request = scene.world.core_request(
+        method,
+        scene.alice.contact,
+        ("Route", ", ".join(f"<{route.uri}>" for route in sent.record_routes)),
+        ("From", f"<{BOB}>;tag=bob"),
+        ("To", invite.headers.get("From")),
+        ("Call-ID", invite.call_id),
+    )
+    scene.world.from_core(request)
+    return request
+
+
+@pytest.mark.parametrize("status", [408, 481])
+def test_media_are_lost_after_a_request_without_answer(scene: Scene, status: int) -> None:
+    """The user of the phone is released, though nobody sends a BYE."""
+    invite, response = scene.call()
+    answer = scene.world.on_request
+    scene.world.on_request = lambda request: (
+        response_to(request, status) if request.method == "INFO" else answer(request)
+    )
+    info = scene.alice.build(
+        "INFO", "sip:bob@10.45.0.1:5062", ("To", response.headers.get("To")), ("Call-ID", invite.call_id)
+    )
+    answered = scene.alice.outcome(info)
+    assert answered.status == 481 if status == 481 else answered is None  # RFC 4320 section 4.2
+    scene.alice.answer = lambda request: response_to(request, 200)
+    (name,) = scene.media
+    scene.world.feed(MediaLost(name, Loss.TRANSPORT))
+    assert len(scene.world.to_core("BYE")) == len(scene.alice.requests("BYE")) == 1
+    assert scene.world.edge.dialogs == 0
+
+
+def test_the_other_side_hangs_up_while_the_client_is_away(scene: Scene) -> None:
+    """Its media end at once, as a call that ended well; the client hears of it once when it is back."""
+    invite, _ = scene.call()
+    scene.world.close(scene.alice)
+    bye = _from_bob(scene, "BYE", invite)
+    assert scene.world.core_answer(bye).status == 200
+    (name,) = scene.media
+    assert [output.request.call_id for output in scene.world.steps(MediaDelete)] == [name]
+    scene.world.run(25)
+    scene.world.feed(MediaLost(name, Loss.MEDIA_TIMEOUT))
+    assert "media-lost" not in [step.kind.value for step in scene.world.steps(CallStep)]
+    scene.alice.reconnect()
+    scene.alice.answer = lambda request: response_to(request, 200)
+    assert scene.alice.register_with_token().status == 200
+    assert len(scene.alice.requests("BYE")) == 1
+    assert not scene.world.to_core("BYE")
+    assert scene.world.edge.dialogs == 0
+
+
+def test_media_are_lost_while_the_client_is_away(scene: Scene) -> None:
+    """TS 24.229 clause 5.2.8.1.2: IMS hears of it now, the client when it is back."""
+    scene.call()
+    scene.world.close(scene.alice)
+    (name,) = scene.media
+    scene.world.feed(MediaLost(name, Loss.MEDIA_TIMEOUT))
+    assert len(scene.world.to_core("BYE")) == 1
+    scene.world.run(30)
+    scene.alice.reconnect()
+    scene.alice.answer = lambda request: response_to(request, 200)
+    assert scene.alice.register_with_token().status == 200
+    (bye,) = scene.alice.requests("BYE")
+    assert "media-timeout" in bye.headers.get("Reason")
+    assert len(scene.world.to_core("BYE")) == 1
+    assert scene.world.edge.dialogs == 0
