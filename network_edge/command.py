@@ -101,7 +101,7 @@ def check(arguments: argparse.Namespace) -> int:
     print(f"  certificate    {wwsf.certificate}{made}, for {', '.join(config.names)}")
     for line in summary(ep_cscf):
         print(f"  {line}")
-    if config.own_gateway:
+    if agw is not None:
         for side, network in (("browsers", agw.web), ("IMS", agw.ims)):
             print(f"  media of {side:<9} {network.address}, UDP ports {network.port_min}-{network.port_max}")
     print(f"  tokens         of this page, to the core {config.web_server_identity}")

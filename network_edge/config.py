@@ -57,7 +57,7 @@ class EdgeConfig:
                 ipaddress.ip_address(text)
             except ValueError:
                 raise ValueError(f"{name}: {text!r} is no IP address") from None
-        if self.ep_cscf is not None and self.ep_cscf.gateways and self.eims_agw is not None and not self.own_gateway:
+        if not self.own_gateway and self.eims_agw is not None:
             raise ValueError("[eims_agw] and [[ep_cscf.gateways]] exclude each other: one of them carries the media")
 
     @property
@@ -66,9 +66,9 @@ class EdgeConfig:
         return self.ep_cscf is None or not self.ep_cscf.gateways
 
     @property
-    def parts(self) -> tuple[WwsfConfig, EpCscfConfig, AgwConfig]:
-        """The configurations of the three parts."""
-        if self.wwsf is None or self.ep_cscf is None or self.eims_agw is None:
+    def parts(self) -> tuple[WwsfConfig, EpCscfConfig, AgwConfig | None]:
+        """The configurations of the three parts; without the last, others carry the media."""
+        if self.wwsf is None or self.ep_cscf is None:
             raise ValueError("an EdgeConfig is read with load_edge")
         return self.wwsf, self.ep_cscf, self.eims_agw
 
@@ -116,7 +116,7 @@ def complete(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     whole.setdefault("private_identities", [f"*@{home}"])
     tls = {"certificate": str(state / "edge.crt"), "key": str(state / "edge.key")}
 
-    wwsf, ep_cscf, agw = (_table(whole, name) for name in ("wwsf", "ep_cscf", "eims_agw"))
+    wwsf, ep_cscf = (_table(whole, name) for name in ("wwsf", "ep_cscf"))
     wwsf.setdefault("portal", text("host") or web)
     wwsf.setdefault("address", web)
     wwsf.setdefault("port", _PAGE_PORT)
@@ -140,8 +140,10 @@ def complete(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     mw.setdefault("address", _place(ims, 5061 if mw.get("transport") == "tls" else 5060))
     ep_cscf.setdefault("http_port", _HTTP_PORT)
 
-    _table(agw, "web").setdefault("address", web)
-    _table(agw, "ims").setdefault("address", ims)
+    if not ep_cscf.get("gateways"):
+        agw = _table(whole, "eims_agw")
+        _table(agw, "web").setdefault("address", web)
+        _table(agw, "ims").setdefault("address", ims)
     return whole
 
 

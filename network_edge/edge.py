@@ -85,7 +85,7 @@ class Edge:
 
     async def _start(self) -> None:
         config = self._config
-        if config.own_gateway:
+        if self._agw is not None:
             self.gateway = make_gateway(self._agw)
             self._stack.push_async_callback(self.gateway.close)
         self.ep_cscf = EpCscfServer(self._ep_cscf_config, gateway=self.gateway, validator=self._validator())

@@ -59,7 +59,7 @@ def edge(path: Path) -> Iterator[Finding]:
         yield asyncio.run(_gateway(gateway.name, *gateway.place))
     for issuer in ep_cscf.issuers:
         yield asyncio.run(_issuer(issuer))
-    files = ep_cscf.connections + _SPARE_FILES + (_MEDIA_PORTS * agw.calls if config.own_gateway else 0)
+    files = ep_cscf.connections + _SPARE_FILES + (_MEDIA_PORTS * agw.calls if agw is not None else 0)
     yield _open_files(files)
 
 

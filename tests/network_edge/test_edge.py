@@ -52,7 +52,7 @@ def test_four_settings_are_enough(tmp_path: Path) -> None:
     assert wwsf.websocket == "wss://127.0.0.1:8444" and ep_cscf.origins == ["https://127.0.0.1:8443"]
     assert ep_cscf.mw.place == ("127.0.0.1", 5060) and ep_cscf.mw.core == "10.45.0.1:5062"
     assert wwsf.certificate == ep_cscf.certificate == tmp_path / "edge-state/edge.crt"
-    assert agw.web.address == agw.ims.address == "127.0.0.1" and config.own_gateway
+    assert agw is not None and agw.web.address == agw.ims.address == "127.0.0.1" and config.own_gateway
     assert config.web_server_identity == f"wwsf.{HOME}" and config.identities == [f"sip:*@{HOME}", "tel:*"]
 
 
@@ -98,6 +98,17 @@ def test_the_sample_is_valid_once_the_four_are_filled_in(tmp_path: Path) -> None
     path.write_text(text)
     assert load_edge(path).page == "https://127.0.0.1:8443"
     assert "[[ep_cscf.gateways]]" in text and "[[wwsf.identities.ranges]]" in text
+
+
+def test_other_gateways_take_the_place_of_the_own_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "10.45.0.1:5062", '[[ep_cscf.gateways]]\nname = "one"\naddress = "127.0.0.1:2223"\n')
+    config = load_edge(path)
+    assert not config.own_gateway and config.parts[2] is None
+    path = write(
+        tmp_path, "10.45.0.1:5062", '[[ep_cscf.gateways]]\nname = "one"\naddress = "127.0.0.1:2223"\n[eims_agw]\n'
+    )
+    with pytest.raises(ConfigError, match="exclude each other"):
+        load_edge(path)
 
 
 @pytest.fixture
