@@ -140,7 +140,7 @@ def complete(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     mw.setdefault("address", _place(ims, 5061 if mw.get("transport") == "tls" else 5060))
     ep_cscf.setdefault("http_port", _HTTP_PORT)
 
-    if not ep_cscf.get("gateways"):
+    if "eims_agw" in whole or not ep_cscf.get("gateways"):
         agw = _table(whole, "eims_agw")
         _table(agw, "web").setdefault("address", web)
         _table(agw, "ims").setdefault("address", ims)
