@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from imskit.engine import Tokens
 from imskit.sip.engine.events import (
@@ -40,9 +41,18 @@ from imskit.sip.engine.events import (
 )
 from imskit.sip.engine.layer import MAGIC, TransactionLayer
 from imskit.sip.engine.proxy_ack import AckForwarder
-from imskit.sip.engine.proxy_context import Branch, Final, ResponseContext, Waiting, choose_best
+from imskit.sip.engine.proxy_context import (
+    FLOW_FAILED,
+    Branch,
+    Final,
+    ResponseContext,
+    Waiting,
+    choose_best,
+    leaves_the_instance_unheard,
+)
 from imskit.sip.engine.proxy_events import (
     ContextEnded,
+    FlowFailed,
     Forward,
     ForwardTarget,
     Origin,
@@ -73,6 +83,7 @@ from imskit.sip.wire.uri import SipUri
 
 __all__ = [
     "ContextEnded",
+    "FlowFailed",
     "Forward",
     "ForwardTarget",
     "Origin",
@@ -264,17 +275,17 @@ class ProxyCore:
 
     def _start_branch(self, context: ResponseContext, waiting: Waiting, breadth: int, now: float) -> None:
         target = waiting.target
-        branch = Branch(len(context.branches) + 1, target, waiting.request, breadth)
+        branch = Branch(len(context.branches) + 1, target, waiting.request, waiting.request, breadth)
         context.branches.append(branch)
         try:
             branch.request = prepare(waiting.request, target, breadth)
             where = destinations_of(target, branch.request)
         except SipParseError as error:
             _log.info("context %s cannot be forwarded: %s", context.key, error)
-            self._finish(context, branch, error.status, "unreachable")
+            self._finish(context, branch, error.status, "unreachable", now)
             return
         if where is None:
-            self._finish(context, branch, 416, "unreachable")
+            self._finish(context, branch, 416, "unreachable", now)
         elif isinstance(where, SipUri):
             key = f"{context.key}.{branch.number}"
             self._resolving[key] = (context, branch)
@@ -294,7 +305,7 @@ class ProxyCore:
         if destinations:
             self._attempt(context, branch, now)
         else:
-            self._finish(context, branch, 503, "unreachable")
+            self._finish(context, branch, 503, "unreachable", now)
         self._advance(context, now)
 
     def _attempt(self, context: ResponseContext, branch: Branch, now: float) -> None:
@@ -310,7 +321,7 @@ class ProxyCore:
             )
         except ValueError as error:
             _log.error("context %s: %s", context.key, error)
-            self._finish(context, branch, 503, "unreachable")
+            self._finish(context, branch, 503, "unreachable", now)
             return
         branch.current = key
         context.live.add(key)
@@ -377,8 +388,9 @@ class ProxyCore:
             self._attempt(context, branch, now)
             self._advance(context, now)
         else:
-            branch.done = True
-            context.finals.append(Final(response, flow, "received"))
+            if response.status == FLOW_FAILED:
+                self._outputs.append(FlowFailed(context.key, branch.target))
+            self._end_branch(context, branch, Final(response, flow, "received"), now)
             if response.status >= 600:
                 self._close(context, (), now)
             self._advance(context, now)
@@ -389,13 +401,21 @@ class ProxyCore:
         if branch.destinations and not branch.heard and not context.closed:
             self._attempt(context, branch, now)
         else:
-            self._finish(context, branch, 408 if origin == "timeout" else 503, origin)
+            self._finish(context, branch, 408 if origin == "timeout" else 503, origin, now)
         self._advance(context, now)
 
-    def _finish(self, context: ResponseContext, branch: Branch, status: int, origin: Origin) -> None:
+    def _finish(self, context: ResponseContext, branch: Branch, status: int, origin: Origin, now: float) -> None:
         """End a branch with a final response of the core's own making."""
+        self._end_branch(context, branch, Final(response_to(context.request, status), None, origin), now)
+
+    def _end_branch(self, context: ResponseContext, branch: Branch, final: Final, now: float) -> None:
+        """Note the final response of a branch; another flow of the instance takes its place where it may."""
         branch.done = True
-        context.finals.append(Final(response_to(context.request, status), None, origin))
+        context.finals.append(final)
+        others = branch.target.alternatives
+        if others and leaves_the_instance_unheard(final) and not context.closed:
+            target = replace(others[0], group=branch.target.group, alternatives=others[1:])
+            self._start_branch(context, Waiting(target, branch.unprepared), branch.breadth, now)
 
     def _choose(self, context: ResponseContext) -> None:
         context.final_chosen = context.closed = True

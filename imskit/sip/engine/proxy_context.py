@@ -15,6 +15,8 @@ _PREFERRED = (401, 407, 415, 420, 484)
 """They tell the caller how to send the request again (section 16.7 step 6)."""
 _LEAST = (408, 487, 503)
 """They tell of a branch that said nothing of its own."""
+FLOW_FAILED = 430
+"""What an edge proxy says of a flow that is gone (RFC 5626 section 11.5)."""
 _CHALLENGES = ("WWW-Authenticate", "Proxy-Authenticate")
 
 
@@ -33,6 +35,8 @@ class Branch:
 
     number: int
     target: ForwardTarget
+    unprepared: Request
+    """As the owner gave it."""
     request: Request
     """Ready but for its Via; each attempt sends a copy."""
     breadth: int
@@ -103,6 +107,12 @@ class ResponseContext:
         return self.server_ended and not self.live
 
 
+def leaves_the_instance_unheard(final: Final) -> bool:
+    """Whether another flow of the same instance may be tried after this (RFC 5626 section 7)."""
+    status = final.response.status
+    return status in (408, FLOW_FAILED) or (status == 503 and final.origin != "received")
+
+
 def choose_best(request: Request, finals: list[Final]) -> Final:
     """Choose and complete the best of some final responses without 2xx (section 16.7 steps 6 and 7)."""
     best = min(finals, key=_rank)
@@ -123,6 +133,9 @@ def choose_best(request: Request, finals: list[Final]) -> Final:
 
 def _rank(final: Final) -> tuple[int, int]:
     status = final.response.status
+    if status == FLOW_FAILED:
+        # Nothing for an endpoint, and the instance may answer elsewhere (RFC 5626 section 11.5).
+        return 9, 0
     group = 0 if status >= 600 else status // 100
     if status in _PREFERRED:
         return group, _PREFERRED.index(status)

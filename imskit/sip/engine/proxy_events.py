@@ -53,6 +53,9 @@ class ForwardTarget:
     sent_by: SentBy | None = None
     profile: TimerProfile | None = None
     """As in `SendRequest`."""
+    alternatives: tuple[ForwardTarget, ...] = ()
+    """Other flows to the same instance (RFC 5626 section 7): one takes the branch's place when that ends with 430 or
+    408, or cannot be reached, and never after another response.  Their own group does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +138,18 @@ class ResponseReady:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowFailed:
+    """A target answered 430: the flow that it leads to is gone (RFC 5626 section 11.5)."""
+
+    context: Key
+    target: ForwardTarget
+
+
+@dataclass(frozen=True, slots=True)
 class ContextEnded:
     """Nothing more will come about this context; what was kept for it can go."""
 
     context: Key
 
 
-type ProxyOutput = Output | RouteRequest | Resolve | ResponseReady | ContextEnded
+type ProxyOutput = Output | RouteRequest | Resolve | ResponseReady | FlowFailed | ContextEnded

@@ -29,7 +29,9 @@ REG_AWAIT_AUTH = 240.0
 MINIMUM_EXPIRES = 10
 MAXIMUM_EXPIRES = 600_000
 MAXIMUM_CONTACTS = 10
-"""Bindings of one subscriber; more are refused with 403 (too many flows)."""
+"""Bindings of one subscriber; for a new one the one longest without a word gives way."""
+SETTLED = 5.0
+"""Seconds after its last REGISTER in which a binding does not give way: so many devices do not chase each other."""
 MAXIMUM_PENDING = 10_000
 """Challenges that wait for an answer, of all subscribers."""
 _PENDING_EACH = 8
@@ -54,8 +56,15 @@ class Binding:
     expires_at: float
     call_id: str
     sequence: int
+    refreshed_at: float
+    """When its last REGISTER came."""
     web_server: str = ""
     """Who has vouched for the user, where nobody has asked a card or for a password (TNA)."""
+
+    @property
+    def instance(self) -> str:
+        """The instance ID of the UE, empty if it has given none (RFC 5626 section 4.1)."""
+        return (self.contact.parameters.get("+sip.instance") or "").strip('"').strip("<>")
 
     @property
     def preference(self) -> float:
@@ -77,6 +86,14 @@ class RegisteredSubscriber:
 
     subscriber: Subscriber
     bindings: list[Binding] = field(default_factory=list)
+    """The one that was heard of last is the last."""
+
+    def by_instance(self) -> list[list[Binding]]:
+        """The flows of each UE, the newest first (RFC 5626 section 7); a contact without instance ID is one alone."""
+        instances: dict[str, list[Binding]] = {}
+        for number, binding in enumerate(self.bindings):
+            instances.setdefault(binding.instance or f"#{number}", []).insert(0, binding)
+        return list(instances.values())
 
 
 @dataclass(frozen=True)
@@ -164,6 +181,15 @@ class Registrar:
         for binding in list(known.bindings):
             self._drop(known, binding, event)
         return count
+
+    def flow_failed(self, known: RegisteredSubscriber, asked_at: float, uri: str, path: tuple[str, ...]) -> None:
+        """Drop the binding whose flow is gone (RFC 5626 section 7), unless it was registered again after ``asked_at``.
+
+        Who watches is told to register again: ``deactivated`` (RFC 3680 section 5.3).
+        """
+        for binding in list(known.bindings):
+            if (binding.uri, binding.path) == (uri, path) and binding.refreshed_at <= asked_at:
+                self._drop(known, binding, "deactivated")
 
     def handle(self, request: Request, now: float) -> Response:
         """Answer a REGISTER; ``SipParseError`` for headers that cannot be read."""
@@ -348,8 +374,13 @@ class Registrar:
             changes = [(binding.contact, 0) for binding in known.bindings]
         else:
             changes = [(contact, self._seconds(request, contact)) for contact in contacts]
-        if (refusal := self._unacceptable(request, known, changes)) is not None:
+        if (refusal := self._unacceptable(request, known, changes, now)) is not None:
             return refusal
+        for binding in self._in_the_way(known, changes):
+            _log.info(
+                "%r: a contact that was not heard of for %.0f s gives way", subscriber.impi, now - binding.refreshed_at
+            )
+            self._drop(known, binding, "deactivated")
         for contact, seconds in changes:
             old = _binding_of(known, contact)
             if seconds == 0:
@@ -362,6 +393,7 @@ class Registrar:
                 now + seconds,
                 request.call_id,
                 request.cseq.number,
+                now,
                 web_server,
             )
             if old is not None:
@@ -378,9 +410,8 @@ class Registrar:
         return MAXIMUM_EXPIRES if seconds is None else min(seconds, MAXIMUM_EXPIRES)
 
     def _unacceptable(
-        self, request: Request, known: RegisteredSubscriber, changes: Sequence[tuple[NameAddr, int]]
+        self, request: Request, known: RegisteredSubscriber, changes: Sequence[tuple[NameAddr, int]], now: float
     ) -> Response | None:
-        added = 0
         for contact, seconds in changes:
             if not isinstance(contact.uri, SipUri):
                 return _refuse(request, 400, "a contact is no SIP URI")
@@ -391,12 +422,23 @@ class Registrar:
             old = _binding_of(known, contact)
             if old is not None and old.call_id == request.call_id and old.sequence >= request.cseq.number:
                 return _refuse(request, 500, "an older request of the same registration (RFC 3261 10.3)")
-            added += old is None and seconds > 0
             if "reg-id" in contact.parameters and "outbound" in request.supported and not _outbound(request):
                 return response_to(request, 439, "First Hop Lacks Outbound Support", to_tag=self._tokens(16))
-        if len(known.bindings) + added > MAXIMUM_CONTACTS:
+        kept = sum(1 for _, seconds in changes if seconds > 0)
+        if kept > MAXIMUM_CONTACTS or any(
+            now < each.refreshed_at + SETTLED for each in self._in_the_way(known, changes)
+        ):
             return _refuse(request, 403, "too many contacts are registered")
         return None
+
+    def _in_the_way(self, known: RegisteredSubscriber, changes: Sequence[tuple[NameAddr, int]]) -> list[Binding]:
+        """What must go so that the changes find room: what has not been heard of for the longest time."""
+        touched = [(_binding_of(known, contact), seconds) for contact, seconds in changes]
+        added = sum(1 for old, seconds in touched if old is None and seconds > 0)
+        removed = sum(1 for old, seconds in touched if old is not None and seconds == 0)
+        excess = len(known.bindings) + added - removed - MAXIMUM_CONTACTS
+        others = [each for each in known.bindings if not any(each is old for old, _ in touched)]
+        return others[: max(0, excess)]
 
     def _ok(self, request: Request, known: RegisteredSubscriber, now: float) -> Response:
         response = response_to(request, 200, to_tag=self._tokens(16))

@@ -120,8 +120,8 @@ class SCscf:
         self._outputs: deque[SCscfOutput] = deque()
         self._steps = CallSteps()
         self._notifications: dict[str, Request] = {}
-        self._called: dict[str, RegisteredSubscriber] = {}
-        """Whose contacts a request goes to, by context."""
+        self._called: dict[str, tuple[RegisteredSubscriber, float]] = {}
+        """Whose contacts a request goes to, and since when, by context."""
         self._subscribed: dict[str, Response] = {}
         """Answers to SUBSCRIBE that a NOTIFY must follow, by context."""
 
@@ -167,8 +167,8 @@ class SCscf:
                     self._note_response(response)
                     self._proxy.handle(RelayResponse(context, response), now)
                 case FlowFailed(context, target):
-                    if (called := self._called.get(context)) is not None:
-                        self.registrar.flow_failed(called, target.uri, target.routes)
+                    if context in self._called:
+                        self.registrar.flow_failed(*self._called[context], target.uri, target.routes)
                 case ContextEnded(context):
                     self._called.pop(context, None)
                 case ResponseReceived(key, response):
@@ -293,7 +293,7 @@ class SCscf:
         known = self.registrar.registration(called)
         if known is None:
             return _refuse(asked, 480, "the subscriber is not registered")
-        self._called[asked.context] = known
+        self._called[asked.context] = known, now
         return Forward(asked.context, tuple(self._branches(request, known.by_instance())))
 
     def _branches(self, request: Request, instances: Sequence[Sequence[Binding]]) -> Iterator[ForwardTarget]:

@@ -197,6 +197,8 @@ class World:
     def __init__(self, *, lost: Callable[[str, bytes], bool] = lambda ladder, data: False) -> None:
         self.now = 1000.0
         self.lost = lost
+        self.edit: Callable[[bytes], bytes] = lambda data: data
+        """What the network does to a message on its way."""
         self.ladder: list[str] = []
         self.messages: list[tuple[str, bytes]] = []
         self._random = random.Random(7)
@@ -297,7 +299,7 @@ class World:
             source, target = address, destination.address
             if self._names[address] == "P":
                 source = MW.address if target == S_CSCF.address else GM
-        data = output.message.encode()
+        data = self.edit(output.message.encode())
         first = data.split(b"\r\n", 1)[0].decode("utf-8", "replace")
         word = first.split()[1] if first.startswith("SIP/2.0") else first.split()[0]
         body = "+SDP" if b"application/sdp" in data else ""

@@ -20,6 +20,7 @@ from imskit.sip.engine.events import (
 )
 from imskit.sip.engine.proxy import (
     ContextEnded,
+    FlowFailed,
     Forward,
     ForwardTarget,
     ProxyCore,
@@ -805,3 +806,30 @@ def test_overload(bench: Bench) -> None:
     bench.start(to(21))
     request = bench.sip.received(host="192.0.2.10", branch="z9hG4bK2", uri="sip:bob@example.org")
     assert bench.feed(Received(request, CALLER)) == ["-> 503 INVITE @10"]
+
+
+@pytest.mark.parametrize("status", [430, 408])
+def test_another_flow_takes_the_place_of_one_that_failed(bench: Bench, status: int) -> None:
+    """RFC 5626 section 7: while the other branch rings on, and in the failed one's group."""
+    bench.start(to(21, alternatives=(to(22, alternatives=(to(24),)), to(23))), to(25), to(26, group=1))
+    lines = bench.answer(21, status)
+    assert [line for line in lines if line.startswith("->")] == ["-> ACK @21", "-> INVITE @22"]
+    failed = [each.target.uri for _, each in bench.book.log if isinstance(each, FlowFailed)]
+    assert failed == (["sip:bob@192.0.2.21"] if status == 430 else [])
+    assert bench.sent_to(22).uri == "sip:bob@192.0.2.22"
+    assert bench.answer(25, 486) == ["-> ACK @25"]
+    assert bench.answer(22, 480)[-1] == "-> INVITE @26"
+    assert bench.answer(26, 480)[-1] == "-> 486 INVITE @10"
+
+
+def test_no_other_flow_after_an_answer(bench: Bench) -> None:
+    """RFC 5626 section 7: the instance has provided its response."""
+    bench.start(to(21, alternatives=(to(22),)))
+    assert bench.answer(21, 486) == ["-> ACK @21", "-> 486 INVITE @10"]
+
+
+def test_other_flows_are_tried_in_turn_when_nobody_can_be_reached(bench: Bench) -> None:
+    bench.start(to(21, alternatives=(to(22), to(23))))
+    lines = [line.partition(" ")[2] for line in bench.wait(100)]
+    assert [line for line in lines if "@2" in line] == ["-> INVITE @22", "-> INVITE @23"]
+    assert "-> 408 INVITE @10" in lines

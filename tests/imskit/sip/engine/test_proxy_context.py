@@ -27,6 +27,11 @@ def finals(sip: Any, *statuses: int) -> list[Final]:
         ((487, 480), 480),
         ((500, 503), 500),
         ((503,), 500),
+        # RFC 5626 section 11.5: 430 is for the authoritative proxy alone.
+        ((430, 486), 486),
+        ((430, 408, 500), 408),
+        ((430, 500), 500),
+        ((430,), 430),
     ],
 )
 def test_order_of_arrival_does_not_matter(sip: Any, statuses: tuple[int, ...], best: int) -> None:

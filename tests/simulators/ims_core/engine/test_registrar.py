@@ -199,6 +199,26 @@ def test_too_many_contacts(ue: Any) -> None:
     assert ue.register(("Contact", many)).status == 403
 
 
+def test_a_page_that_crashed_ten_times_registers_again(world: Any, ue: Any) -> None:
+    """JsSIP has a new instance each time: the contact not heard of for longest gives way, and is told so."""
+    for number in range(12):
+        contact = f'<sip:10.45.0.2:5060;page={number}>;+sip.instance="<urn:uuid:{number}>"'
+        answer = ue.register(("Contact", contact))
+        assert answer.status == 200
+        world.run(registrar_module.SETTLED)
+    left = contacts(answer)
+    assert len(left) == registrar_module.MAXIMUM_CONTACTS
+    assert left == [f"sip:10.45.0.2:5060;page={number}" for number in range(2, 12)]
+
+
+def test_many_devices_do_not_chase_each_other(world: Any, ue: Any) -> None:
+    for number in range(11):
+        answer = ue.register(("Contact", f"<sip:10.45.0.2:{6000 + number}>"))
+    assert answer.status == 403
+    world.run(registrar_module.SETTLED)
+    assert ue.register(("Contact", "<sip:10.45.0.2:7000>")).status == 200
+
+
 def test_an_older_request_is_refused(world: Any, ue: Any) -> None:
     """RFC 3261 section 10.3 step 7."""
     assert ue.register().status == 200

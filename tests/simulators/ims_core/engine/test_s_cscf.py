@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -159,3 +160,83 @@ def test_requests_within_dialogs_lead_to_proxies_only(world: Any, caller: Any) -
     world.run(1)
     assert [arrow for arrow, _ in world.messages if arrow.startswith("S->P 481")]
     assert not outside.received
+
+
+def flow(world: Any, host: str, instance: str, reg_id: int) -> Any:
+    """A flow of an instance of the called user's, registered (RFC 5626), as if the P-CSCF kept flows."""
+    world.edit = lambda data: re.sub(rb"(Path: <[^>]*)>", rb"\1;ob>", data) if data.startswith(b"REG") else data
+    ue = world.raw("0200", host)
+    contact = f'<sip:{host}:5060>;+sip.instance="<urn:uuid:{instance}>";reg-id={reg_id}'
+    assert ue.register(("Contact", contact), ("Supported", "path, outbound")).status == 200
+    return ue
+
+
+def contacts(world: Any) -> list[str]:
+    known = world.s_cscf.registrar.registration(world.hss.by_impi(f"001010000000000200@{DOMAIN}"))
+    return [binding.uri for binding in known.bindings] if known else []
+
+
+def test_an_instance_is_reached_over_one_flow_at_a_time(world: Any, caller: Any) -> None:
+    """RFC 5626 section 7: the newest flow; the others are left alone as the instance has answered."""
+    old, other, new = (
+        flow(world, "10.46.0.2", "a", 1),
+        flow(world, "10.46.0.3", "b", 1),
+        flow(world, "10.46.0.4", "a", 2),
+    )
+    for ue in (old, other, new):
+        answering(ue, 486)
+    assert invite(caller).status == 486
+    assert (old.requests("INVITE"), len(other.requests("INVITE")), len(new.requests("INVITE"))) == ([], 1, 1)
+
+
+def test_a_dead_flow_gives_way_to_another_of_its_instance_and_is_forgotten(world: Any, caller: Any) -> None:
+    """RFC 5626 sections 7 and 9.3: 430, the binding is removed and the next flow is tried."""
+    alive, dead = flow(world, "10.46.0.2", "a", 1), flow(world, "10.46.0.3", "a", 2)
+    answering(alive, 200)
+    answering(dead, 430)
+    assert invite(caller).status == 200
+    assert contacts(world) == ["sip:10.46.0.2:5060"]
+    assert invite(caller).status == 200
+    assert len(dead.requests("INVITE")) == 1
+
+
+def test_a_silent_flow_gives_way_but_is_kept(world: Any, caller: Any) -> None:
+    """RFC 5626 section 7: 408 allows another flow; it says nothing about the flow itself."""
+    alive, silent = flow(world, "10.46.0.2", "a", 1), flow(world, "10.46.0.3", "a", 2)
+    answering(alive, 200)
+    answering(silent, 408)
+    assert invite(caller).status == 200
+    assert contacts(world) == ["sip:10.46.0.2:5060", "sip:10.46.0.3:5060"]
+
+
+def test_a_dead_flow_does_not_hide_what_another_phone_says(world: Any, caller: Any) -> None:
+    dead, busy = flow(world, "10.46.0.2", "a", 1), flow(world, "10.46.0.3", "b", 1)
+    answering(dead, 430)
+    answering(busy, 486)
+    assert invite(caller).status == 486
+
+
+def test_no_caller_hears_430(world: Any, caller: Any) -> None:
+    """RFC 5626 section 11.5; what watches the registration hears that it is to register again (RFC 3680 5.3)."""
+    dead = flow(world, "10.46.0.2", "a", 1)
+    answering(dead, 430)
+    subscribe = dead.request("SUBSCRIBE", f"sip:+15550200@{DOMAIN}", ("Event", "reg"), ("Expires", 600))
+    assert dead.ask(subscribe).status == 200
+    answer = invite(caller)
+    assert (answer.status, answer.reason) == (480, "Temporarily Unavailable")
+    assert not contacts(world)
+    world.until(lambda: len(dead.requests("NOTIFY")) > 1)
+    assert b'event="deactivated"' in dead.requests("NOTIFY")[-1].body
+
+
+def test_a_flow_registered_again_meanwhile_is_kept(world: Any, caller: Any) -> None:
+    ue = flow(world, "10.46.0.2", "a", 1)
+    ue.answer = lambda request: None
+    request = caller.request("INVITE", "tel:+15550200", ("Call-ID", "meanwhile"))
+    caller.send(request)
+    world.until(lambda: ue.requests("INVITE"))
+    contact = '<sip:10.46.0.2:5060>;+sip.instance="<urn:uuid:a>";reg-id=1'
+    assert ue.register(("Contact", contact), ("Supported", "path, outbound")).status == 200
+    ue.send(response_to(ue.requests("INVITE")[0], 430, to_tag="t"))
+    world.until(lambda: [r for r in caller.responses(request) if r.status == 480])
+    assert contacts(world) == ["sip:10.46.0.2:5060"]
