@@ -18,11 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from playwright.async_api import Browser as PlaywrightBrowser
-from playwright.async_api import Page, Playwright, async_playwright, expect
+from playwright.async_api import BrowserContext, Page, Playwright, async_playwright, expect
 
 from imskit.tasks import spawn
 from simulators.lab.host import Machine, Process
+from simulators.lab.speech import RATE, Samples, resample
 from simulators.lab.world import LabError
 
 _DEBIAN = ("/usr/bin/chromium", "/usr/lib/chromium/chromium")
@@ -104,6 +106,7 @@ class Browser:
             local = forwarder.sockets[0].getsockname()[1]
         playwright: Playwright = await self._stack.enter_async_context(async_playwright())
         self.driver: PlaywrightBrowser = await playwright.chromium.connect_over_cdp(f"http://127.0.0.1:{local}")
+        await self.driver.contexts[0].add_init_script(_WATCH)
         self._stack.push_async_callback(self._close)
 
     async def _close(self) -> None:
@@ -114,6 +117,12 @@ class Browser:
     async def new_page(self) -> Page:
         """Open a tab in the default profile."""
         return await self.driver.contexts[0].new_page()
+
+    async def new_context(self) -> BrowserContext:
+        """Make a profile that has no cookie of anybody's."""
+        context = await self.driver.new_context()
+        await context.add_init_script(_WATCH)
+        return context
 
 
 async def _forward(holder: int, port: int) -> asyncio.Server:
@@ -150,6 +159,13 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 # ---- the operator's page ----------------------------------------------------------------------------------
 
+# Nothing of the page is changed: its connections are noted as it makes them.
+_WATCH = """(() => {
+  const Plain = window.RTCPeerConnection;
+  window.RTCPeerConnection = class extends Plain {
+    constructor(...given) { super(...given); window.__connection = this; }
+  };
+})();"""
 _LISTEN = """async () => {
   const stream = document.querySelector('#remote').srcObject;
   const context = new AudioContext({ sampleRate: 48000 });
@@ -161,6 +177,18 @@ _LISTEN = """async () => {
   context.createMediaStreamSource(stream).connect(ear);
   ear.connect(context.destination);
   window.__ear = { context, blocks };
+}"""
+# Milliseconds by the wall's clock, and those that the microphone, the loudspeaker and the recording have.
+_CLOCKS = """async () => {
+  const { context, blocks } = window.__ear;
+  const loudspeaker = [performance.now(), context.currentTime * 1000];
+  const recording = [context.currentTime * 1000, blocks.length * 8192 / 48];
+  for (const entry of (await window.__connection.getStats()).values()) {
+    if (entry.type === 'media-source' && entry.kind === 'audio') {
+      return { microphone: [entry.timestamp, entry.totalSamplesDuration * 1000], loudspeaker, recording };
+    }
+  }
+  return { loudspeaker, recording };
 }"""
 _HEARD = """async () => {
   const { context, blocks } = window.__ear;
@@ -256,9 +284,18 @@ class PhonePage:
         """Begin to record what the page plays."""
         await self.page.evaluate(_LISTEN)
 
-    async def heard(self) -> bytes:
-        """Stop recording; returns 48 kHz mono 16-bit samples."""
-        return base64.b64decode(await self.page.evaluate(_HEARD))
+    async def clocks(self) -> dict[str, tuple[float, float]]:
+        """Of ``microphone``, ``loudspeaker`` and ``recording``: a true clock, and theirs; milliseconds.
+
+        The browser's fake sound card has no buffer as a real one has: while it is not run, its time stands still.
+        """
+        found: dict[str, list[float]] = await self.page.evaluate(_CLOCKS)
+        return {name: (true, own) for name, (true, own) in found.items()}
+
+    async def heard(self) -> Samples:
+        """Stop recording; returns 16 kHz."""
+        recorded = base64.b64decode(await self.page.evaluate(_HEARD))
+        return resample(np.frombuffer(recorded, np.int16), 48_000, RATE)
 
     async def marks(self) -> dict[str, float]:
         """The page's marks in monotonic seconds, the last one of each name."""

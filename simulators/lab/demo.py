@@ -14,19 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
 from imskit.observe.events import read_events
 from simulators.lab.browser import Browser, PhonePage
 from simulators.lab.edge_demo import EdgeDemo, EdgeResult
 from simulators.lab.lab import PHONE_NUMBER, PORTAL_URL, USER_NUMBER, Lab
+from simulators.lab.listening import TALK_SECONDS, last, listen
 from simulators.lab.measures import CallResult, Step, rate_speech, step
-from simulators.lab.speech import LENGTH_SECONDS, RATE, make_speech, read_wav, resample
+from simulators.lab.speech import make_speech, read_wav
 from simulators.lab.world import LabError
-
-TALK_SECONDS = 2 * LENGTH_SECONDS + 2.0
-"""Long enough for one whole round of the loop each way, wherever it begins."""
 
 type Progress = Callable[[str], None]
 
@@ -210,28 +207,15 @@ class Demo:
         ]
 
     async def _talk(self, page: PhonePage, result: CallResult) -> None:
-        """Let both speak; once more if the speech was broken: a machine that stalls breaks a round of any call."""
-        await self._listen(page, result)
-        if not (result.to_phone.ok and result.to_browser.ok):
-            self._progress(f"{result.name}: the speech was broken, once more")
-            await self._listen(page, result)
-
-    async def _listen(self, page: PhonePage, result: CallResult) -> None:
         """Let both speak, record both, and watch what the agent uses."""
         self._progress(f"{result.name}: talking for {TALK_SECONDS:.0f} s")
-        await page.listen()
-        usage = asyncio.get_running_loop()
-        before = self._agent_cpu()
-        started = usage.time()
-        deadline = started + TALK_SECONDS
-        while (left := deadline - usage.time()) > 0:
-            await asyncio.sleep(min(left, 1.0))
-            self._note_memory()
-        self._usage.append((self._agent_cpu() - before, usage.time() - started))
-        heard = np.frombuffer(await page.heard(), np.int16)
-        recorded, rate = await asyncio.to_thread(read_wav, self._recording)
-        result.to_browser = rate_speech(resample(heard, 48_000, RATE), self._speech["phone"], "AMR-WB", "opus")
-        result.to_phone = rate_speech(resample(recorded, rate, RATE), self._speech["browser"], "opus", "AMR-WB")
+        before, started = self._agent_cpu(), time.monotonic()
+        note = await listen([page], lambda text: self._progress(f"{result.name}: {text}"), self._note_memory)
+        self._usage.append((self._agent_cpu() - before, time.monotonic() - started))
+        heard = last(await page.heard())
+        recorded = last((await asyncio.to_thread(read_wav, self._recording))[0])
+        result.to_browser = rate_speech(heard, self._speech["phone"], "AMR-WB", "opus", note=note)
+        result.to_phone = rate_speech(recorded, self._speech["browser"], "opus", "AMR-WB", note=note)
         cpu, seconds = (sum(part) for part in zip(*self._usage, strict=True))
         self.result.load.cpu_percent = round(100 * cpu / seconds, 1)
 

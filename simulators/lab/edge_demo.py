@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from playwright.async_api import BrowserContext
 
 from imskit.observe.events import read_events
@@ -33,11 +32,10 @@ from simulators.lab.lab import (
     USER_NUMBER,
     Lab,
 )
+from simulators.lab.listening import TALK_SECONDS, last, listen
 from simulators.lab.measures import CallResult, Direction, Step, rate_speech, step
-from simulators.lab.speech import LENGTH_SECONDS, RATE, read_wav, resample
+from simulators.lab.speech import Samples, read_wav
 from simulators.lab.world import LabError
-
-_TALK_SECONDS = 2 * LENGTH_SECONDS + 2.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class EdgeDemo:
 
     async def _register(self, browser: Browser, scenario: Scenario) -> tuple[PhonePage, BrowserContext]:
         self._progress(f"the laptop's Chromium registers: {scenario.name}")
-        context = await browser.driver.new_context()  # no cookie of the user before
+        context = await browser.new_context()
         page = PhonePage(await context.new_page())
         begin, at = await log_in(page, scenario)
         self.result.registrations.append(step(scenario.name, begin, at))
@@ -164,14 +162,11 @@ class EdgeDemo:
             pressed = await other.press("answer")
             for each in (page, other):
                 await each.until("call", "talking")
-            self._progress(f"{call.name}: talking for {_TALK_SECONDS:.0f} s")
-            await page.listen()
-            await other.listen()
-            await asyncio.sleep(_TALK_SECONDS)
-            call.to_browser = self._rate(
-                await page.heard(), "browser", ("opus", "AMR-WB", "opus"), await _packets(page)
-            )
-            call.to_phone = self._rate(await other.heard(), "laptop", ("opus", "AMR-WB", "opus"), await _packets(other))
+            note = await self._listen(call, page, other)
+            codecs = ("opus", "AMR-WB", "opus")
+            heard = last(await page.heard()), last(await other.heard())
+            call.to_browser = self._rate(heard[0], "browser", codecs, await _packets(page), note)
+            call.to_phone = self._rate(heard[1], "laptop", codecs, await _packets(other), note)
             await page.press("hangup")
             await other.until("call", "ended", "idle")
             marks = await page.marks()
@@ -184,24 +179,18 @@ class EdgeDemo:
             ]
 
     async def _talk_with_phone(self, page: PhonePage, call: CallResult) -> None:
-        """As on the other path: once more if the speech was broken."""
-        await self._listen(page, call)
-        if not (call.to_phone.ok and call.to_browser.ok):
-            self._progress(f"{call.name}: the speech was broken, once more")
-            await self._listen(page, call)
+        note = await self._listen(call, page)
+        heard = last(await page.heard())
+        recorded = last((await asyncio.to_thread(read_wav, self._recording))[0])
+        call.to_browser = self._rate(heard, "phone", ("AMR-WB", "opus"), await _packets(page), note)
+        call.to_phone = rate_speech(recorded, self._speech["laptop"], "opus", "AMR-WB", note=note)
 
-    async def _listen(self, page: PhonePage, call: CallResult) -> None:
-        self._progress(f"{call.name}: talking for {_TALK_SECONDS:.0f} s")
-        await page.listen()
-        await asyncio.sleep(_TALK_SECONDS)
-        heard = await page.heard()
-        recorded, rate = await asyncio.to_thread(read_wav, self._recording)
-        call.to_browser = self._rate(heard, "phone", ("AMR-WB", "opus"), await _packets(page))
-        call.to_phone = rate_speech(resample(recorded, rate, RATE), self._speech["laptop"], "opus", "AMR-WB")
+    async def _listen(self, call: CallResult, *pages: PhonePage) -> str:
+        self._progress(f"{call.name}: talking for {TALK_SECONDS:.0f} s")
+        return await listen(pages, lambda text: self._progress(f"{call.name}: {text}"))
 
-    def _rate(self, heard: bytes, speaker: str, codecs: tuple[str, ...], packets: int) -> Direction:
-        samples = resample(np.frombuffer(heard, np.int16), 48_000, RATE)
-        found = rate_speech(samples, self._speech[speaker], *codecs, browsers=len(codecs) - 1)
+    def _rate(self, heard: Samples, speaker: str, codecs: tuple[str, ...], packets: int, note: str) -> Direction:
+        found = rate_speech(heard, self._speech[speaker], *codecs, note=note)
         found.codecs, found.packets = " > ".join(codecs), packets
         return found
 

@@ -2,7 +2,8 @@
 
 Sentences of espeak-ng, others for each speaker, with silence around them so that they can be played in a loop; and
 the comparison of what was heard with what was spoken: delay-aligned, by PESQ-WB (ITU-T P.862.2) where it is installed
-and by the correlation of the envelopes.
+and by the correlation of the envelopes.  A receiver changes its delay while it plays (NetEQ stretches and shortens
+speech to follow the network), and a listener does not mind: as PESQ does, the envelopes are aligned piece by piece.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import wave
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,13 @@ LENGTH_SECONDS = 7.0
 """Of one round of the loop, silence included."""
 _LEAD_SECONDS = 0.5
 _ENVELOPE = 160
+_LOUD = 0.02
+"""Of the loudest: what is below it is a pause."""
+_PAUSE = 8
+_LONGEST_PIECE = 80
+"""Of the envelope's steps (10 ms): a longer pause parts two pieces, a longer piece is parted where it is quietest."""
+_REACH = 25
+"""How far a piece may be from where the whole round has it."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class Quality:
     pesq: float | None
     """PESQ-WB, 1.0 to 4.64; ``None`` where the package ``pesq`` is not installed."""
     correlation: float
-    """Of the envelopes, -1 to 1."""
+    """Of the envelopes, aligned piece by piece, -1 to 1.  Other speech reaches 0.5."""
     offset_s: float
     """Where in the recording the best round begins."""
 
@@ -117,8 +126,7 @@ def compare(spoken: Samples, heard: Samples) -> Quality:
         raise LabError(f"only {len(heard) / RATE:.1f} s of speech were heard, {len(spoken) / RATE:.1f} s are needed")
     offset = _align(spoken, heard)
     part = heard[offset : offset + len(spoken)]
-    envelope = np.corrcoef(_envelope(spoken), _envelope(part))[0, 1]
-    return Quality(_pesq(spoken, part), float(np.nan_to_num(envelope)), offset / RATE)
+    return Quality(_pesq(spoken, part), _likeness(spoken, heard, offset), offset / RATE)
 
 
 def _align(spoken: Samples, heard: Samples) -> int:
@@ -136,6 +144,55 @@ def _align(spoken: Samples, heard: Samples) -> int:
     return first + int(np.argmax(np.abs(fine)))
 
 
+def _likeness(spoken: Samples, heard: Samples, offset: int) -> float:
+    """The correlation of the envelopes, each piece of speech taken from where it is to be found near its place."""
+    pieces = _pieces(spoken)
+    # What parts two pieces goes half with the one and half with the other.
+    bounds = [0, *((end + begin) // 2 for (_, end), (begin, _) in pairwise(pieces)), len(spoken) // _ENVELOPE]
+    found = np.zeros(bounds[-1] * _ENVELOPE, np.int16)
+    for (begin, end), (first, last) in zip(pieces, pairwise(bounds), strict=True):
+        shift = offset + _shift(spoken[begin * _ENVELOPE : end * _ENVELOPE], heard, offset + begin * _ENVELOPE)
+        low, high = max(0, first * _ENVELOPE + shift), max(0, min(len(heard), last * _ENVELOPE + shift))
+        found[low - shift : high - shift] = heard[low:high]
+    with np.errstate(invalid="ignore"):
+        correlation = np.corrcoef(_envelope(spoken), _envelope(found))[0, 1]
+    return float(np.nan_to_num(correlation))
+
+
+def _pieces(spoken: Samples) -> list[tuple[int, int]]:
+    """Begin and end of each piece, in steps of the envelope."""
+    envelope = _envelope(spoken)
+    loud = np.flatnonzero(envelope > _LOUD * envelope.max())
+    if not len(loud):
+        raise LabError("nothing was spoken")
+    parted = np.flatnonzero(np.diff(loud) > _PAUSE)
+    begins, ends = loud[[0, *(parted + 1)]], loud[[*parted, len(loud) - 1]] + 1
+    pieces = []
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        while end - begin > _LONGEST_PIECE:
+            half = begin + _LONGEST_PIECE // 2
+            middle = half + int(np.argmin(envelope[half : begin + _LONGEST_PIECE]))
+            pieces.append((begin, middle))
+            begin = middle
+        pieces.append((begin, end))
+    return pieces
+
+
+def _shift(piece: Samples, heard: Samples, expected: int) -> int:
+    """How many samples after ``expected`` the piece is, by the waveform."""
+    reach = _REACH * _ENVELOPE
+    first, last = max(0, expected - reach), min(len(heard), expected + len(piece) + reach)
+    if last - first < len(piece):
+        return 0
+    window = heard[first:last].astype(np.float64)
+    size = 2 * len(window)
+    product = np.fft.rfft(window, size) * np.conj(np.fft.rfft(piece.astype(np.float64), size))
+    match = np.fft.irfft(product)[: len(window) - len(piece) + 1]
+    power = np.cumsum(np.concatenate(([0.0], window**2)))
+    level = np.sqrt(power[len(piece) :] - power[: -len(piece)]) + 1.0  # of silence too
+    return first + int(np.argmax(np.abs(match) / level)) - expected
+
+
 def _envelope(samples: Samples) -> NDArray[np.float64]:
     whole = samples[: len(samples) // _ENVELOPE * _ENVELOPE].astype(np.float64)
     level: NDArray[np.float64] = np.sqrt((whole.reshape(-1, _ENVELOPE) ** 2).mean(axis=1))
@@ -147,6 +204,8 @@ def _pesq(spoken: Samples, heard: Samples) -> float | None:
         from pesq import NoUtterancesError, pesq
     except ImportError:
         return None
+    if not heard.any():
+        return 1.0  # of which the package makes an error
     try:
         return float(pesq(RATE, spoken, heard, "wb"))  # type: ignore[no-untyped-call]
     except NoUtterancesError:
