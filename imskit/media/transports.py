@@ -421,13 +421,15 @@ class _DtlsPath:
 
     def __init__(self, send: Callable[[bytes, Address], None]) -> None:
         self._send_to = send
-        self._packets: deque[tuple[bytes, Address]] = deque(maxlen=_EARLY_PACKETS)
+        self._packets: deque[tuple[bytes, Address]] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
         self.peer: Address | None = None
         """Where the peer's last packet came from, before that the selected pair: answers go there."""
 
     def deliver(self, data: bytes, address: Address) -> None:
+        if len(self._packets) >= _EARLY_PACKETS:
+            return  # what came first stays: a flood must not push the peer's own flight out
         self._packets.append((data, address))
         self._arrived.set()
 
@@ -486,7 +488,12 @@ class DtlsAssociation:
         self._transport = _DtlsTransport(self._path, certificate)
 
     def datagram_received(self, data: bytes, address: Address) -> None:
-        """Take a DTLS packet; the owner has checked that ICE validated ``address``."""
+        """Take a DTLS packet; the owner has checked that ICE validated ``address``.
+
+        What does not begin with a record (RFC 6347 4.1: a version of DTLS, as many octets as it says) is dropped.
+        """
+        if len(data) < 13 or data[1] != 0xFE or 13 + (data[11] << 8 | data[12]) > len(data):
+            return
         self._path.deliver(data, address)
 
     def selected(self, address: Address) -> None:

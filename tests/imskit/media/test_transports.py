@@ -73,8 +73,10 @@ def test_private_names_of_aiortc() -> None:
 class Link:
     """Two DTLS associations joined by a wire that may lose packets."""
 
-    def __init__(self, *lost: int) -> None:
+    def __init__(self, *lost: int, junk: bytes = b"") -> None:
+        """``junk`` comes forty times after each packet, from the same address."""
         self.sent = 0
+        self._junk = junk
         self._lost = lost
         self.certificates = Certificate(), Certificate()
         self.ends = (
@@ -88,6 +90,9 @@ class Link:
         self.sent += 1
         if self.sent not in self._lost:
             self.ends[to].datagram_received(data, ADDRESS)
+        if self._junk:
+            for _ in range(40):
+                self.ends[to].datagram_received(self._junk, ADDRESS)
 
     async def connect(self) -> tuple[object, object]:
         one, two = await asyncio.gather(
@@ -108,6 +113,32 @@ async def test_both_ends_get_the_same_keys_even_when_a_flight_is_lost(lost: tupl
     await asyncio.wait_for(link.connect(), 10)
     for end in link.ends:
         await end.close()
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\x16",
+        b"\x16\xfe\xfd" + bytes(9),
+        b"\x16\x03\x03" + bytes(40),
+        b"\x16\xfe\xfd" + bytes(8) + b"\xff\xff" + bytes(64),
+    ],
+    ids=["an octet", "half a header", "another version", "a record longer than its packet"],
+)
+async def test_a_flood_of_what_is_no_record_does_not_push_a_flight_out(junk: bytes) -> None:
+    link = Link(junk=junk)
+    await asyncio.wait_for(link.connect(), 10)
+    for end in link.ends:
+        await end.close()
+
+
+async def test_of_a_flood_of_records_the_first_stay() -> None:
+    """A handshake's packet that came before the flood is read; so many are kept, no more."""
+    path = _DtlsPath(lambda data, address: None)
+    for number in range(1000):
+        path.deliver(number.to_bytes(2, "big"), ADDRESS)
+    assert [await path._recv() for _ in range(16)] == [number.to_bytes(2, "big") for number in range(16)]
+    assert not path._packets
 
 
 async def test_close_is_seen_by_the_peer() -> None:

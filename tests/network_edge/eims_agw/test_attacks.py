@@ -98,6 +98,13 @@ def check(username: str, key: str) -> bytes:
     return bytes(message)
 
 
+async def connected(gateway) -> None:
+    """Wait until the gateway, too, has its keys."""
+    async with asyncio.timeout(10):
+        while media_of(gateway)._web.state is not Step.DTLS_CONNECTED:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
 async def flood(send, packets: int, until) -> None:
     """Send in bursts with the loop's turns between, until ``until`` is done."""
     sent = 0
@@ -240,6 +247,7 @@ async def test_dtls_flood(bench, attacker, source):
     gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone()
     _, towards_web = await bench.from_browser(gateway, browser, phone)
     await browser.until(Step.DTLS_CONNECTED)
+    await connected(gateway)  # before that anybody at the peer's address can break the handshake: nothing is proved yet
     send = attacker.send if source == "stranger" else browser._socket.sendto
     junk = [
         b"\x16\xfe\xfd" + bytes(8) + b"\x00\x40\x01" + bytes(63),  # a ClientHello of epoch 0
