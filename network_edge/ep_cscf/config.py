@@ -135,6 +135,9 @@ class EpCscfConfig:
     issuers: list[IssuerConfig] = setting(_ISSUERS_HELP, factory=list)
     access_network: str = setting("P-Access-Network-Info of the clients, without network-provided", "IEEE-802.11")
     authz_server: str = setting("https URI where clients get tokens, told in challenges (RFC 8898); empty: none", "")
+    emergency_numbers: list[str] = setting(
+        "local emergency numbers, as dialled: left to the caller's telephone (380)", factory=lambda: ["112", "911"]
+    )
     reg_event: bool = setting("subscribe to the registration state of users (reg-event); off for cores without", True)
     minimum_expires: int = setting("shortest registration, seconds", 30)
     maximum_expires: int = setting("longest registration, seconds", 3600)
@@ -152,6 +155,8 @@ class EpCscfConfig:
     events: Path | None = setting("file that the steps of registrations and calls are appended to, JSON lines", None)
 
     def __post_init__(self) -> None:
+        if not all(number.isascii() and number.isdigit() for number in self.emergency_numbers):
+            raise ValueError("emergency_numbers: digits only, as they are dialled")
         for name, texts in (("wss", self.wss), ("ws", self.ws), ("json", self.json)):
             for text in texts:
                 parse_place(name, text)

@@ -17,6 +17,7 @@ from imskit.sip.io.endpoint import Endpoint
 from imskit.sip.io.resolver import ResolutionError, Resolver, is_address
 from imskit.sip.io.transport import Limits
 from imskit.sip.wire.flow import DEFAULT_PORTS, Address, Target, Transport
+from imskit.sockets import definite
 from imskit.tasks import spawn
 from network_edge.ep_cscf.config import EpCscfConfig, MwConfig, parse_place
 from network_edge.ep_cscf.engine.effects import (
@@ -53,7 +54,6 @@ from network_edge.ep_cscf.tokens import (
 from network_edge.iq.gateway import GatewayError, MediaGateway, UnknownCallError
 from network_edge.iq.ng_gateway import NgGateway
 from network_edge.iq.pool import GatewayPool
-from network_edge.sockets import definite
 
 _log = logging.getLogger(__name__)
 
@@ -257,6 +257,7 @@ class EpCscfServer:
             core_addresses=frozenset([*config.mw.trusted, *(target.address[0] for target in core)]),
             access_network_info=config.access_network,
             authz_server=config.authz_server,
+            emergency_numbers=frozenset(config.emergency_numbers),
             minimum_expires=config.minimum_expires,
             maximum_expires=config.maximum_expires,
             retry_after=config.retry_after,

@@ -162,8 +162,8 @@ class RequestSide:
         if call is None or dialog is None:
             body.put(None)
             return go
-        number, said = dialog.ack
-        if number == request.cseq.number:  # the 2xx came again, and so does the ACK
+        sender, number, said = dialog.ack
+        if (sender, number) == (context.side, request.cseq.number):  # the 2xx came again, and so does the ACK
             if said is None:
                 return Respond(go.context, refusal(request, 491, "this ACK waits for the gateway"))
             body.put(said)
@@ -172,7 +172,7 @@ class RequestSide:
         if offer is None or offer.offerer is context.side or offer.cseq != request.cseq.number:
             body.put(None)
             return go
-        dialog.ack = (request.cseq.number, None)
+        dialog.ack = (context.side, request.cseq.number, None)
         return self._answer_in_request(go, context, call, dialog, body, now)
 
     def _answer_in_request(
@@ -192,7 +192,7 @@ class RequestSide:
         def done(sdp: SessionDescription, now: float) -> None:
             said = sdp.encode()
             if ack:
-                dialog.ack = (context.request.cseq.number, said)
+                dialog.ack = (context.side, context.request.cseq.number, said)
             body.put(said)
             self._state.agreed(call, dialog, call.tag(context.side, dialog), received, said)
             self._state.outputs.append(go)

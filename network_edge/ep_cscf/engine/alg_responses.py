@@ -96,9 +96,12 @@ class ResponseSide:
     ) -> RelayResponse | None:
         """``body`` may hold the answer to the offer of the request."""
         said = context.said.get(dialog.tag)
-        if (
-            dialog.exchange is not context.exchange
-        ):  # there was a binding answer: this one is it again, or means nothing
+        bound = dialog.exchange is not context.exchange  # a binding answer was there: this one is it again, or nothing
+        success = relay.response is not None and relay.response.success
+        if context.initial and success and first and (bound or body.sdp is None) and self._elsewhere(call, dialog):
+            dialog.exchange = None
+            return self._put_in_force(relay, context, call, dialog, body, now, bound=bound)
+        if bound:
             if body.sdp is not None:
                 body.put(said)
             return relay
@@ -109,13 +112,12 @@ class ResponseSide:
                 body.put(self._said_to_caller(context, call, dialog))
             return relay
         if body.sdp is None:
-            if not (reliable and isinstance(relay.response, Response) and relay.response.success):
+            if not success:
                 return relay
             dialog.exchange = None
-            if said is not None and not relay.response.body:
-                body.put(
-                    said
-                )  # only an unreliable 18x had the answer: the WIC needs it in the 2xx (RFC 6337 section 3.1.1)
+            if said is not None and relay.response is not None and not relay.response.body:
+                # Only an unreliable 18x had the answer: the WIC needs it in the 2xx (RFC 6337 section 3.1.1).
+                body.put(said)
             return relay
         received = body.sdp
         if call.in_force is not None and call.in_force[:2] == (dialog.tag, received) and said is not None:
@@ -134,6 +136,41 @@ class ResponseSide:
         def failed(failure: MediaFailed, now: float) -> None:
             self._state.outputs.append(
                 self._bad_response(relay, context, call, dialog, failure.status, failure.reason, reliable, now)
+            )
+
+        self._state.calls.ask(call, Job(question, context.key, done, failed))
+        return None
+
+    def _elsewhere(self, call: Call, dialog: Dialog) -> bool:
+        """Whether the media are another early dialog's, though this one had its answer, too."""
+        return dialog.answer is not None and call.in_force is not None and call.in_force[0] != dialog.tag
+
+    def _put_in_force(
+        self,
+        relay: RelayResponse,
+        context: Context,
+        call: Call,
+        dialog: Dialog,
+        body: SessionBody,
+        now: float,
+        *,
+        bound: bool,
+    ) -> RelayResponse | None:
+        """Each early dialog has a session of its own: of them the one of the 2xx counts (RFC 3261 section 13.2.2.4)."""
+        assert dialog.answer is not None
+        received = dialog.answer[0]
+        question = self._state.answer_question(call, dialog, other(context.side), received)
+
+        def done(sdp: SessionDescription, now: float) -> None:
+            written = context.said[dialog.tag] = sdp.encode()
+            if not bound or body.sdp is not None:
+                body.put(written)
+            self._state.agreed(call, dialog, dialog.tag, received, written)
+            self._state.outputs.append(relay)
+
+        def failed(failure: MediaFailed, now: float) -> None:
+            self._state.outputs.append(
+                self._bad_response(relay, context, call, dialog, failure.status, failure.reason, True, now)
             )
 
         self._state.calls.ask(call, Job(question, context.key, done, failed))

@@ -85,6 +85,7 @@ class AlgState:
     ) -> None:
         """The gateway has taken the answer of ``tag``; ``binding``: no other follows it."""
         call.in_force = (tag, received, said)
+        dialog.answer = (received, said) if tag == dialog.tag else None
         if binding:
             dialog.exchange = None
         if call.answer_alarm is not None:

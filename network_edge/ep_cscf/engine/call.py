@@ -48,8 +48,10 @@ class Dialog:
     exchange: Exchange | None = None
     confirmed: bool = False
     """A 2xx has come."""
-    ack: tuple[int, bytes | None] = (-1, None)
-    """CSeq number of the last ACK with an answer, and what became of that answer; None while it is at the gateway."""
+    answer: tuple[bytes, bytes] | None = None
+    """The callee's last answer, as it was received and as it was sent on; None if the caller gave the last one."""
+    ack: tuple[Side | None, int, bytes | None] = (None, -1, None)
+    """Who sent the last ACK with an answer, its CSeq number, and the answer sent on; None while the gateway has it."""
 
 
 @dataclass(eq=False, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 
 from imskit.secrets import Identity
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.message import Request, Response
-from imskit.sip.wire.uri import SipUri, TelUri, Uri, parse_uri
+from imskit.sip.wire.uri import OtherUri, SipUri, TelUri, Uri, parse_uri
 
 NETWORK_PARAMETERS = ("cpc", "oli", "iotl")
 """URI parameters that only the network may set (TS 24.229 clauses 4.4 and 7.2A.12)."""
@@ -73,6 +74,16 @@ def preferred(request: Request, identities: Iterable[Identity]) -> Identity | No
 def anonymous(uri: Uri) -> bool:
     """Whether a From tells nobody who it is (RFC 3323 section 4.1.1.3)."""
     return isinstance(uri, SipUri) and uri.host.lower() == "anonymous.invalid"
+
+
+def is_emergency(uri: Uri, home_domain: str, numbers: Collection[str]) -> bool:
+    """Whether a request is for an emergency service: its URN (RFC 5031), or what people here dial for help."""
+    if isinstance(uri, OtherUri):
+        return re.match(r"urn:service:sos(\.|$)", str(uri).lower()) is not None
+    if isinstance(uri, SipUri):
+        dialled = uri.host.lower() == home_domain.lower() or uri.parameters.get("user") == "phone"
+        return dialled and re.sub(r"[-.() ]", "", (uri.user or "").partition(";")[0]) in numbers
+    return uri.digits in numbers
 
 
 def network_parameter(request: Request) -> str | None:

@@ -5,17 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from imskit.engine import Tokens
+from imskit.ims.alternative_service import add_emergency
 from imskit.sip.engine.events import SentBy
 from imskit.sip.engine.proxy import Forward, ForwardTarget, RecordRoute, Respond, RouteRequest
 from imskit.sip.wire.flow import Address, Flow
 from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.ims_headers import PChargingVector
 from imskit.sip.wire.message import Request, response_to
-from imskit.sip.wire.uri import OtherUri, SipUri
+from imskit.sip.wire.uri import SipUri
 from network_edge.ep_cscf.engine.access import clean_credentials, unavailable
 from network_edge.ep_cscf.engine.dialogs import MAKES_DIALOGS, Dialogs, Root, WebDialog
 from network_edge.ep_cscf.engine.effects import Side, TokenClaims
-from network_edge.ep_cscf.engine.identities import anonymous, key_of, network_parameter, network_parameters, preferred
+from network_edge.ep_cscf.engine.identities import (
+    anonymous,
+    is_emergency,
+    key_of,
+    network_parameter,
+    network_parameters,
+    preferred,
+)
 from network_edge.ep_cscf.engine.network_release import NetworkRelease
 from network_edge.ep_cscf.engine.registering import refuse
 from network_edge.ep_cscf.engine.registrations import LINGER_SECONDS, Binding, Bindings
@@ -93,9 +101,8 @@ class Requests:
                 return self._refuse(asked, 403, "the access token is of another user")
         if request.to.tag is not None:
             return self._from_web_in_dialog(asked, bindings, now)
-        uri = request.request_uri
-        if isinstance(uri, OtherUri) and str(uri).lower().startswith("urn:service:sos"):
-            return self._refuse(asked, 380, "no emergency calls here: dial from a telephone")
+        if is_emergency(request.request_uri, self._settings.home_domain, self._settings.emergency_numbers):
+            return self._leave_to_a_telephone(asked)
         standing = [binding for binding in bindings if binding.active(now) and binding.identities]
         if not standing:
             return self._refuse(asked, 403, "this client is not registered here")
@@ -243,6 +250,14 @@ class Requests:
         if (method == "INVITE" and self.draining) or crowded:
             return Respond(asked.context, unavailable(asked.request, self._settings.retry_after))
         return None
+
+    def _leave_to_a_telephone(self, asked: RouteRequest) -> Respond:
+        """Clause 5.2.10: this edge reaches no emergency service and knows no caller's place."""
+        response = refuse(asked.request, 380, "no emergency calls here: dial from a telephone")
+        response.headers.add("Contact", "<urn:service:sos>")
+        response.headers.add("P-Asserted-Identity", f"<{self._mw}>")
+        add_emergency(response)
+        return Respond(asked.context, response)
 
     def _refuse(self, asked: RouteRequest, status: int, words: str) -> Respond:
         return Respond(asked.context, refuse(asked.request, status, words))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from itertools import dropwhile
 
+from imskit.ims.alternative_service import add_restoration
 from imskit.sip.engine.proxy import ResponseReady
-from imskit.sip.wire.message import Request, Response
+from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri
+from network_edge.ep_cscf.engine.access import unavailable
 from network_edge.ep_cscf.engine.dialogs import MAKES_DIALOGS, Dialogs, WebDialog, contact_of
 from network_edge.ep_cscf.engine.effects import Side
 from network_edge.ep_cscf.engine.identities import key_of
@@ -43,10 +45,22 @@ class Responses:
                 response = refuse(context.request, 430, "the client's connection is gone")
             self._from_called(context, response)
         else:
-            if ready.origin != "received" and response.status == 503:
-                response.headers.set("Retry-After", self._settings.retry_after)
+            if ready.origin != "received":
+                response = self._core_is_gone(context, response)
             self._border.outward(response)
         self._note_dialog(ready.context, context, response, now)
+        return response
+
+    def _core_is_gone(self, context: Context, response: Response) -> Response:
+        """Clause 5.2.6.3.3: the S-CSCF cannot be reached; the client may find another by registering anew."""
+        if context.dialog is None:
+            gone = response_to(context.request, 504)
+            for route in context.binding.service_route[:1]:
+                gone.headers.add("P-Asserted-Identity", route)
+            add_restoration(gone)
+            return gone
+        if response.status >= 500:
+            return unavailable(context.request, self._settings.retry_after)
         return response
 
     def _from_called(self, context: Context, response: Response) -> None:

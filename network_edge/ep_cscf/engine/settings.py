@@ -47,6 +47,8 @@ class EpCscfSettings:
     """Seconds in Retry-After of a 503."""
     flow_return_seconds: float = 60.0
     """How long calls survive without their client's connection."""
+    emergency_numbers: frozenset[str] = frozenset({"112", "911"})
+    """What people dial for help here, digits only (TS 22.101 clause 10); such calls are refused with 380."""
     reg_event: bool = True
     """Whether to subscribe to the registrations of the users; off only for cores without reg-event."""
     maximum_registrations: int = 100_000
@@ -56,6 +58,8 @@ class EpCscfSettings:
     def __post_init__(self) -> None:
         if not 0 < self.minimum_expires <= self.maximum_expires:
             raise ValueError("minimum_expires must be above 0 and no more than maximum_expires")
+        if not all(number.isascii() and number.isdigit() for number in self.emergency_numbers):
+            raise ValueError("emergency_numbers: digits only, as they are dialled")
         if any(character in self.visited_network for character in '"\\\r\n\0'):
             raise ValueError("visited_network: quotes, backslashes and line ends have no place in a network's name")
         PAccessNetworkInfo.parse(self.access_network_info)

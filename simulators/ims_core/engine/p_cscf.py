@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from imskit.engine import Tick, Tokens
+from imskit.ims.alternative_service import add_emergency, add_restoration
 from imskit.ims.trust_boundary import clean_from_ue, clean_towards_ue
 from imskit.ipsec.errors import IpsecError
 from imskit.secrets import Secret
@@ -36,7 +37,6 @@ from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Address, Flow, Target
 from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import OtherUri, SipUri, TelUri, Uri, parse_uri, uri_equal
-from simulators.ims_core.engine.alternative_service import add_emergency, add_restoration
 from simulators.ims_core.engine.gm_bindings import GmBinding, GmBindings
 from simulators.ims_core.engine.security_agreement import (
     Agreement,

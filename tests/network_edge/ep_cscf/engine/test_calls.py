@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from imskit.ims.alternative_service import asks_restoration, is_emergency
 from imskit.sip.engine.events import Received
 from imskit.sip.engine.proxy import Resolve
 from imskit.sip.wire.flow import Flow
@@ -368,8 +369,76 @@ def test_a_peers_record_route_is_no_way_out_of_the_core(edge_world: Any, alice: 
     assert [str(route) for route in edge_world.to_core("BYE")[0].routes] == ["<sip:192.0.2.66;lr>"]
 
 
-def test_emergency_calls(alice: Any) -> None:
-    assert alice.ask("INVITE", "urn:service:sos", ("To", "<urn:service:sos>")).status == 380
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "urn:service:sos",
+        "urn:service:SOS.police",
+        "tel:112",
+        "tel:1-1-2;phone-context=+49",
+        f"sip:911@{HOME}",
+        "sip:911@elsewhere.example;user=phone",
+        f"sip:112;phone-context=+49@{HOME};user=phone",
+    ],
+)
+def test_emergency_calls_are_left_to_a_telephone(edge_world: Any, alice: Any, uri: str) -> None:
+    """TS 24.229 clause 5.2.10: 380 with the body that says so, registered or not."""
+    for client in (alice, edge_world.client("stranger")):
+        answered = client.ask("INVITE", uri, ("To", f"<{uri}>"))
+        assert is_emergency(answered)
+        assert str(answered.contacts[0].uri) == "urn:service:sos"
+    assert not edge_world.to_core("INVITE")
+
+
+@pytest.mark.parametrize(
+    "uri", ["urn:service:sosi", "tel:+49112", f"sip:1120@{HOME}", "sip:112@elsewhere.example", f"sip:{HOME}"]
+)
+def test_what_is_no_emergency(edge_world: Any, alice: Any, uri: str) -> None:
+    edge_world.on_request = pick_up()
+    assert alice.ask("INVITE", uri, ("To", f"<{uri}>")).status == 200
+
+
+def test_other_countries_numbers(make_edge: Callable[..., Any]) -> None:
+    world = make_edge(EpCscfSettings(HOME, "edge.example", emergency_numbers=frozenset({"999"})))
+    world.on_request = pick_up()
+    alice = world.client()
+    assert alice.register_with_token().status == 200
+    assert [alice.ask("INVITE", f"tel:{number}").status for number in ("999", "911")] == [380, 200]
+    with pytest.raises(ValueError, match="emergency_numbers"):
+        EpCscfSettings(HOME, "edge.example", emergency_numbers=frozenset({"1-1-2"}))
+
+
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "SUBSCRIBE"])
+def test_a_core_that_cannot_be_reached(edge_world: Any, alice: Any, method: str) -> None:
+    """TS 24.229 clause 5.2.6.3.3: 504 that lets the client register anew, not 500."""
+    edge_world.core_unreachable = True
+    answered = alice.ask(method, BOB)
+    assert asks_restoration(answered)
+    assert answered.headers.get("P-Asserted-Identity") == "<sip:orig@10.45.0.1:5062;lr>"
+
+
+def test_a_core_that_says_nothing(edge_world: Any, alice: Any) -> None:
+    edge_world.on_request = lambda request: None
+    invite = alice.build("INVITE", BOB)
+    alice.send(invite)
+    edge_world.run(33)
+    assert asks_restoration(alice.answer_to(invite))
+
+
+def test_a_core_that_is_gone_within_a_call(edge_world: Any, alice: Any) -> None:
+    """The registration is not to blame; it may be there again in a moment."""
+    invite, response = call(edge_world, alice)
+    edge_world.core_unreachable = True
+    answered = alice.outcome(in_dialog(alice, "UPDATE", invite, response))
+    assert answered.status == 503 and answered.headers.get("Retry-After") == "10"
+    edge_world.core_unreachable = False
+    assert alice.outcome(in_dialog(alice, "BYE", invite, response)).status == 200
+
+
+def test_a_refusal_of_the_cores_own_passes(edge_world: Any, alice: Any) -> None:
+    edge_world.on_request = pick_up(500, ("Retry-After", 77))
+    answered = alice.ask("INVITE", BOB)
+    assert answered.status == 500 and answered.headers.get("Retry-After") == "77"
 
 
 # ---- from the core -------------------------------------------------------------------------------------------

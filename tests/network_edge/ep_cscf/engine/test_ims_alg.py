@@ -96,6 +96,34 @@ class TestFromTheWeb:
         assert bench.gateway.offers == 1
         assert [question.request.to_tag for question in bench.gateway.asked[1:]] == ["a", "b", "a"]
 
+    @pytest.mark.parametrize("again", [True, False])
+    @pytest.mark.parametrize("reliable", [True, False])
+    def test_the_fork_that_answers_gets_the_media(self, bench: Any, reliable: bool, again: bool) -> None:
+        """RFC 3261 section 13.2.2.4: its early answer counts, though another's was the last, said again or not."""
+        headers = (("Require", "100rel"), ("RSeq", "1")) if reliable else ()
+        key, sent = bench.invite(bench.web)
+        first = bench.ims.answer(sent.body, version=1)
+        early = bench.reply(key, 183, first, tag="a", headers=headers)
+        bench.reply(key, 183, bench.ims.answer(sent.body, version=2), tag="b", headers=headers)
+        final = bench.reply(key, 200, first if again else b"", tag="a")
+        asked = [question.request.to_tag for question in bench.gateway.asked[1:]]
+        assert asked == ["a", "b", "a"]
+        assert bench.gateway.asked[-1].request.sdp.encode() == bench.gateway.asked[1].request.sdp.encode()
+        # A WIC that had the answer reliably needs it no more (RFC 6337 section 3.1.1).
+        assert final.body == (early.body if again or not reliable else b"")
+        bench.reply(key, 200, first if again else b"", tag="a")
+        assert len(bench.gateway.asked) == 4
+
+    def test_the_fork_that_answers_and_gets_no_media(self, bench: Any) -> None:
+        key, sent = bench.invite(bench.web)
+        for number, tag in enumerate("ab", 1):
+            answer = bench.ims.answer(sent.body, version=number)
+            bench.reply(key, 183, answer, tag=tag, headers=(("Require", "100rel"), ("RSeq", "1")))
+        bench.gateway.refuse["answer"] = (500, "gone")
+        assert bench.reply(key, 200, tag="a").status == 500
+        assert [release.callee_tags for release in bench.releases()] == [("a",)]
+        assert len(bench.gateway.deleted) == 1
+
     def test_second_fork_is_answered_too(self, bench: Any, is_for_web: Any) -> None:
         """The media stay with the first 2xx; the caller ends the other, and the call goes on."""
         key, sent = bench.invite(bench.web)
@@ -281,6 +309,17 @@ class TestLaterOffers:
         assert bench.gateway.deleted == []
         key, sent = bench.inside("INVITE", bench.web, bench.web.offer())
         bench.reply(key, 200, bench.ims.answer(sent.body), tag="i1")
+
+    def test_offers_of_both_sides_with_one_number(self, bench: Any) -> None:
+        """Each side counts for itself: an ACK of the other side's INVITE is another ACK."""
+        bench.establish(bench.web)
+        for caller in (bench.web, bench.ims):
+            callee = bench.other(caller)
+            key, _ = bench.inside("INVITE", caller, cseq=77)
+            offered = bench.reply(key, 200, callee.offer(), tag=callee.tag)
+            asked = bench.gateway.answers
+            bench.inside("ACK", caller, caller.answer(offered.body), cseq=77)
+            assert bench.gateway.answers == asked + 1
 
     def test_glare(self, bench: Any) -> None:
         """RFC 3261 section 14.2, RFC 3311 section 5.2: 491 across, 500 with Retry-After behind."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from imskit.ims.alternative_service import asks_restoration
 from imskit.sdp.description import SessionDescription
 from imskit.sip.wire.message import Request, Response, response_to
 from network_edge.ep_cscf.engine.effects import (
@@ -109,6 +110,16 @@ def test_a_gateway_without_room(scene: Scene) -> None:
     scene.gateway(refuse=True)
     assert scene.alice.answer_to(invite).status in (500, 503)
     assert not scene.world.to_core("INVITE")
+
+
+def test_a_core_that_cannot_be_reached(scene: Scene) -> None:
+    """The body of the refusal is none of the gateway's."""
+    scene.world.core_unreachable = True
+    invite = scene.alice.build("INVITE", BOB, body=sdp("198.51.100.1"))
+    scene.alice.send(invite)
+    scene.gateway()
+    assert asks_restoration(scene.alice.answer_to(invite))
+    assert len(scene.world.steps(MediaDelete)) == 1
 
 
 def test_media_that_are_lost_end_the_call(scene: Scene) -> None:
