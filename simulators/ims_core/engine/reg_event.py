@@ -12,7 +12,9 @@ from imskit.ims.reginfo import Registration as RegisteredIdentity
 from imskit.sip.engine.dialog import DialogId
 from imskit.sip.engine.subscription_notifier import Notifier, judge
 from imskit.sip.wire.message import Request, Response, response_to
-from simulators.ims_core.engine.registrar import RegisteredSubscriber, RegistrationEvent
+from imskit.sip.wire.uri import SipUri, parse_uri
+from simulators.ims_core.engine.bindings import Binding, RegisteredSubscriber, RegistrationEvent
+from simulators.ims_core.engine.gruu import public_gruu
 from simulators.ims_core.subscribers import Subscriber
 
 _log = logging.getLogger(__name__)
@@ -123,17 +125,18 @@ class RegEventNotifier:
 
     def _notify(self, subscription: _Subscription, events: tuple[RegistrationEvent, ...], now: float) -> None:
         known = self._registration(subscription.subscriber)
-        contacts = [
-            RegContact(b.uri, "active", _event_of(b.uri, events), expires=max(0, round(b.expires_at - now)))
-            for b in (known.bindings if known else ())
-        ]
-        contacts += [
+        standing = known.bindings if known else []
+        gone = [
             RegContact(e.binding.uri, "terminated", e.event, expires=0)
             for e in events
             if e.event not in ("registered", "refreshed")
         ]
         identities = tuple(
-            RegisteredIdentity(str.__str__(impu), "active" if known else "terminated", tuple(contacts))
+            RegisteredIdentity(
+                str.__str__(impu),
+                "active" if known else "terminated",
+                (*(_contact(binding, impu, events, now) for binding in standing), *gone),
+            )
             for impu in subscription.subscriber.usable
         )
         body = RegInfo(subscription.version, True, identities).encode()
@@ -148,6 +151,19 @@ class RegEventNotifier:
     def _forget_if_over(self, subscription: _Subscription) -> None:
         if subscription.notifier.terminated and not subscription.notifier.pending:
             self._subscriptions.pop(subscription.notifier.id, None)
+
+
+def _contact(binding: Binding, impu: str, events: tuple[RegistrationEvent, ...], now: float) -> RegContact:
+    identity = parse_uri(str.__str__(impu))
+    return RegContact(
+        binding.uri,
+        "active",
+        _event_of(binding.uri, events),
+        expires=max(0, round(binding.expires_at - now)),
+        public_gruu=public_gruu(identity, binding.instance)
+        if binding.temporary and isinstance(identity, SipUri)
+        else "",
+    )
 
 
 def _event_of(uri: str, events: tuple[RegistrationEvent, ...]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from imskit.aka.challenge import AkaAlgorithm, Challenge, decode_auts
 from imskit.aka.errors import AkaError
@@ -17,8 +17,10 @@ from imskit.sip.wire.auth import Credentials
 from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.ims_headers import PChargingVector
 from imskit.sip.wire.message import Request, Response, response_to
-from imskit.sip.wire.uri import SipUri, uri_equal
+from imskit.sip.wire.uri import SipUri, Uri, parse_uri
+from simulators.ims_core.engine.bindings import Binding, RegisteredSubscriber, RegistrationEvent, instance_of
 from simulators.ims_core.engine.digest_login import DigestLogin
+from simulators.ims_core.engine.gruu import TEMPORARY_EACH, TemporaryGruus, is_public, names_instance, public_gruu
 from simulators.ims_core.engine.i_cscf import AUTHENTICATED
 from simulators.ims_core.subscribers import Hss, ResynchronisationError, Subscriber, UnknownSubscriberError
 
@@ -36,7 +38,7 @@ MAXIMUM_PENDING = 10_000
 """Challenges that wait for an answer, of all subscribers."""
 _PENDING_EACH = 8
 """The same of one subscriber: nobody can push out the challenges of others."""
-_UNDERSTOOD = frozenset({"path", "outbound"})
+_UNDERSTOOD = frozenset({"path", "outbound", "gruu"})
 """Option tags that a REGISTER may require."""
 _OVER_TLS = ("AKAv2-SHA-256",)
 """Algorithms for a UE that comes over TLS (TS 24.229 clause 5.4.1.2.1, TS 33.203 annex X)."""
@@ -47,62 +49,15 @@ _BAD_CHALLENGES = 5
 
 
 @dataclass(frozen=True)
-class Binding:
-    """One registered contact."""
+class _Change:
+    """What a REGISTER wants of one contact."""
 
     contact: NameAddr
-    path: tuple[str, ...]
-    """Route values that lead to it (RFC 3327)."""
-    expires_at: float
-    call_id: str
-    sequence: int
-    refreshed_at: float
-    """When its last REGISTER came."""
-    web_server: str = ""
-    """Who has vouched for the user, where nobody has asked a card or for a password (TNA)."""
-
-    @property
-    def instance(self) -> str:
-        """The instance ID of the UE, empty if it has given none (RFC 5626 section 4.1)."""
-        return (self.contact.parameters.get("+sip.instance") or "").strip('"').strip("<>")
-
-    @property
-    def preference(self) -> float:
-        """The q of the contact, 1 if it has none (RFC 3261 section 20.10)."""
-        try:
-            return min(1.0, max(0.0, float(self.contact.parameters.get("q") or 1)))
-        except ValueError:
-            return 1.0
-
-    @property
-    def uri(self) -> str:
-        """The contact address."""
-        return str(self.contact.uri)
-
-
-@dataclass
-class RegisteredSubscriber:
-    """A subscriber with at least one binding: all identities of the subscription are registered together."""
-
-    subscriber: Subscriber
-    bindings: list[Binding] = field(default_factory=list)
-    """The one that was heard of last is the last."""
-
-    def by_instance(self) -> list[list[Binding]]:
-        """The flows of each UE, the newest first (RFC 5626 section 7); a contact without instance ID is one alone."""
-        instances: dict[str, list[Binding]] = {}
-        for number, binding in enumerate(self.bindings):
-            instances.setdefault(binding.instance or f"#{number}", []).insert(0, binding)
-        return list(instances.values())
-
-
-@dataclass(frozen=True)
-class RegistrationEvent:
-    """What happened to a contact, for reg-event: registered, refreshed, expired, unregistered, deactivated …"""
-
-    subscriber: Subscriber
-    binding: Binding
-    event: str
+    seconds: int
+    """0: that it goes."""
+    reg_id: str
+    old: Binding | None
+    """Whose place it takes."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +102,7 @@ class Registrar:
         self._passwords = DigestLogin(domain, digest_algorithms, tokens)
         self._pending: OrderedDict[tuple[str, str], _Pending] = OrderedDict()
         self._registered: dict[str, RegisteredSubscriber] = {}
+        self._gruus = TemporaryGruus(self._domain, tokens)
         self.events: list[RegistrationEvent] = []
         """What has happened since the owner last emptied it."""
 
@@ -159,6 +115,24 @@ class Registrar:
     def registrations(self) -> Iterator[RegisteredSubscriber]:
         """All registered subscribers."""
         yield from self._registered.values()
+
+    def flows_to(self, uri: Uri) -> tuple[Subscriber, list[Binding]] | None:
+        """Return whose GRUU a URI is and the flows of that instance, the newest first; ``None`` if it is none.
+
+        RFC 5627 section 5.5: no flows while the instance is not registered.
+        """
+        if (owner := self._gruus.owner(uri)) is not None:
+            subscriber = self._hss.by_impi(owner[0])
+            return subscriber, self._flows(subscriber, lambda instance: instance == owner[1])
+        if not is_public(uri):
+            return None
+        found = self._hss.by_uri(uri)
+        return None if found is None else (found, self._flows(found, lambda instance: names_instance(uri, instance)))
+
+    def _flows(self, subscriber: Subscriber, wanted: Callable[[str], bool]) -> list[Binding]:
+        known = self._registered.get(subscriber.impi)
+        flows = known.by_instance() if known is not None else []
+        return next((each for each in flows if each[0].temporary and wanted(each[0].instance)), [])
 
     def deadline(self) -> float | None:
         """When the next binding expires."""
@@ -366,34 +340,34 @@ class Registrar:
 
     def _bind(self, request: Request, subscriber: Subscriber, now: float, web_server: str = "") -> Response:
         """Take the contacts of an authenticated REGISTER, all of them or none (RFC 3261 section 10.3)."""
-        contacts = request.contacts
         known = self._registered.get(subscriber.impi) or RegisteredSubscriber(subscriber)
-        if contacts == "*":
+        if request.contacts == "*":
             if request.expires != 0:
                 return _refuse(request, 400, "Contact * needs Expires 0 (RFC 3261 10.2.2)")
-            changes = [(binding.contact, 0) for binding in known.bindings]
+            changes = [_Change(binding.contact, 0, binding.reg_id, binding) for binding in known.bindings]
         else:
-            changes = [(contact, self._seconds(request, contact)) for contact in contacts]
+            changes = [self._change(request, known, contact) for contact in request.contacts]
         if (refusal := self._unacceptable(request, known, changes, now)) is not None:
             return refusal
-        for binding in self._in_the_way(known, changes):
-            _log.info(
-                "%r: a contact that was not heard of for %.0f s gives way", subscriber.impi, now - binding.refreshed_at
-            )
+        for binding in _in_the_way(known, changes):
+            silent = now - binding.refreshed_at
+            _log.info("%r: a contact that was not heard of for %.0f s gives way", subscriber.impi, silent)
             self._drop(known, binding, "deactivated")
-        for contact, seconds in changes:
-            old = _binding_of(known, contact)
-            if seconds == 0:
+        for change in changes:
+            old = change.old if change.old in known.bindings else None
+            if change.seconds == 0:
                 if old is not None:
                     self._drop(known, old, "unregistered")
                 continue
             binding = Binding(
-                contact.without_parameters("expires"),
+                change.contact.without_parameters("expires", "pub-gruu", "temp-gruu"),
                 tuple(str(hop) for hop in request.path),
-                now + seconds,
+                now + change.seconds,
                 request.call_id,
                 request.cseq.number,
                 now,
+                change.reg_id,
+                self._temporary(request, subscriber, change),
                 web_server,
             )
             if old is not None:
@@ -402,54 +376,72 @@ class Registrar:
             self._registered[subscriber.impi] = known
             event = "refreshed" if old is not None and old.uri == binding.uri else "registered"
             self.events.append(RegistrationEvent(subscriber, binding, event))
-            _log.info("%s %r for %d s", event, subscriber.impi, seconds)
-        return self._ok(request, known, now)
+            _log.info("%s %r for %d s", event, subscriber.impi, change.seconds)
+        return self._ok(request, known, any(change.reg_id for change in changes), now)
+
+    def _change(self, request: Request, known: RegisteredSubscriber, contact: NameAddr) -> _Change:
+        seconds = self._seconds(request, contact)
+        reg_id = contact.parameters.get("reg-id") or ""
+        if not (instance_of(contact) and "outbound" in request.supported and _outbound(request)):
+            # RFC 5626 section 6: what is not asked for by all three is no flow of an instance.
+            reg_id = ""
+        return _Change(contact, seconds, reg_id, known.same(contact, reg_id))
+
+    def _temporary(self, request: Request, subscriber: Subscriber, change: _Change) -> tuple[str, ...]:
+        """A new temporary GRUU at each REGISTER; the others stay good while Call-ID is the same (RFC 5627 5.4)."""
+        instance = instance_of(change.contact)
+        before: tuple[str, ...] = ()
+        if change.old is not None:
+            stays = (change.old.instance, change.old.call_id) == (instance, request.call_id)
+            before = change.old.temporary[1 - TEMPORARY_EACH :] if stays else ()
+            self._gruus.end(*(name for name in change.old.temporary if name not in before))
+        if not instance or "gruu" not in request.supported:
+            self._gruus.end(*before)
+            return ()
+        return (*before, self._gruus.make(subscriber.impi, instance))
 
     def _seconds(self, request: Request, contact: NameAddr) -> int:
         seconds = contact.expires if contact.expires is not None else request.expires
         return MAXIMUM_EXPIRES if seconds is None else min(seconds, MAXIMUM_EXPIRES)
 
     def _unacceptable(
-        self, request: Request, known: RegisteredSubscriber, changes: Sequence[tuple[NameAddr, int]], now: float
+        self, request: Request, known: RegisteredSubscriber, changes: Sequence[_Change], now: float
     ) -> Response | None:
-        for contact, seconds in changes:
-            if not isinstance(contact.uri, SipUri):
+        added = [change for change in changes if change.seconds > 0]
+        if len(added) > 1 and any("reg-id" in change.contact.parameters for change in added):
+            return _refuse(request, 400, "reg-id is for a contact that comes alone (RFC 5626 section 6)")
+        for change in changes:
+            if not isinstance(change.contact.uri, SipUri):
                 return _refuse(request, 400, "a contact is no SIP URI")
-            if 0 < seconds < MINIMUM_EXPIRES:
+            if 0 < change.seconds < MINIMUM_EXPIRES:
                 refusal = response_to(request, 423, to_tag=self._tokens(16))
                 refusal.headers.add("Min-Expires", MINIMUM_EXPIRES)
                 return refusal
-            old = _binding_of(known, contact)
+            old = change.old
             if old is not None and old.call_id == request.call_id and old.sequence >= request.cseq.number:
                 return _refuse(request, 500, "an older request of the same registration (RFC 3261 10.3)")
-            if "reg-id" in contact.parameters and "outbound" in request.supported and not _outbound(request):
+            flow = instance_of(change.contact) and "reg-id" in change.contact.parameters
+            if flow and "outbound" in request.supported and not _outbound(request):
                 return response_to(request, 439, "First Hop Lacks Outbound Support", to_tag=self._tokens(16))
-        kept = sum(1 for _, seconds in changes if seconds > 0)
-        if kept > MAXIMUM_CONTACTS or any(
-            now < each.refreshed_at + SETTLED for each in self._in_the_way(known, changes)
-        ):
+        early = any(now < binding.refreshed_at + SETTLED for binding in _in_the_way(known, changes))
+        if early or len(added) > MAXIMUM_CONTACTS:
             return _refuse(request, 403, "too many contacts are registered")
         return None
 
-    def _in_the_way(self, known: RegisteredSubscriber, changes: Sequence[tuple[NameAddr, int]]) -> list[Binding]:
-        """What must go so that the changes find room: what has not been heard of for the longest time."""
-        touched = [(_binding_of(known, contact), seconds) for contact, seconds in changes]
-        added = sum(1 for old, seconds in touched if old is None and seconds > 0)
-        removed = sum(1 for old, seconds in touched if old is not None and seconds == 0)
-        excess = len(known.bindings) + added - removed - MAXIMUM_CONTACTS
-        others = [each for each in known.bindings if not any(each is old for old, _ in touched)]
-        return others[: max(0, excess)]
-
-    def _ok(self, request: Request, known: RegisteredSubscriber, now: float) -> Response:
+    def _ok(self, request: Request, known: RegisteredSubscriber, outbound: bool, now: float) -> Response:
         response = response_to(request, 200, to_tag=self._tokens(16))
+        identity = _gruu_identity(request.to.uri, known.subscriber)
         for binding in known.bindings:
             left = max(0, round(binding.expires_at - now))
-            response.headers.add("Contact", binding.contact.with_parameter("expires", str(left)))
+            contact = binding.contact.with_parameter("expires", str(left))
+            if binding.temporary and identity is not None:
+                contact = contact.with_parameter("pub-gruu", f'"{public_gruu(identity, binding.instance)}"')
+                contact = contact.with_parameter("temp-gruu", f'"{self._gruus.uri(binding.temporary[-1])}"')
+            response.headers.add("Contact", contact)
         for hop in request.path:
             response.headers.add("Path", hop)
         response.headers.add("Service-Route", f"<{self._service_route}>")
-        contacts = request.contacts
-        if contacts != "*" and any("reg-id" in each.parameters for each in contacts) and _outbound(request):
+        if outbound:
             response.headers.add("Require", "outbound")  # RFC 5626 section 6
         if known.subscriber.usable:
             identities = ", ".join(f"<{str.__str__(impu)}>" for impu in known.subscriber.usable)
@@ -462,6 +454,7 @@ class Registrar:
 
     def _drop(self, known: RegisteredSubscriber, binding: Binding, event: str) -> None:
         known.bindings.remove(binding)
+        self._gruus.end(*binding.temporary)
         if not known.bindings:
             self._registered.pop(known.subscriber.impi, None)
         self.events.append(RegistrationEvent(known.subscriber, replace(binding, expires_at=0.0), event))
@@ -472,22 +465,27 @@ def _nonce(vector: AuthenticationVector) -> str:
     return Challenge(vector.rand, vector.autn).encode()
 
 
-def _binding_of(known: RegisteredSubscriber, contact: NameAddr) -> Binding | None:
-    return next((binding for binding in known.bindings if _same_contact(binding.contact, contact)), None)
+def _in_the_way(known: RegisteredSubscriber, changes: Sequence[_Change]) -> list[Binding]:
+    """What must go so that the changes find room: what has not been heard of for the longest time."""
+    added = sum(1 for change in changes if change.old is None and change.seconds > 0)
+    removed = sum(1 for change in changes if change.old is not None and change.seconds == 0)
+    excess = len(known.bindings) + added - removed - MAXIMUM_CONTACTS
+    others = [each for each in known.bindings if not any(each is change.old for change in changes)]
+    return others[: max(0, excess)]
+
+
+def _gruu_identity(uri: Uri, subscriber: Subscriber) -> SipUri | None:
+    """Return the SIP identity whose GRUUs a UE is told: the one it registers, else the first that may be used."""
+    for identity in (uri, *(parse_uri(str.__str__(impu)) for impu in subscriber.usable)):
+        if isinstance(identity, SipUri):
+            return identity
+    return None
 
 
 def _outbound(request: Request) -> bool:
     """Whether the first hop has marked its Path for outbound (RFC 5626 section 6)."""
     last = request.path[-1].uri
     return isinstance(last, SipUri) and "ob" in last.parameters
-
-
-def _same_contact(one: NameAddr, other: NameAddr) -> bool:
-    """By instance where both have one (RFC 5626), else by address."""
-    first, second = one.parameters.get("+sip.instance"), other.parameters.get("+sip.instance")
-    if first and second:
-        return first == second and one.parameters.get("reg-id") == other.parameters.get("reg-id")
-    return isinstance(one.uri, SipUri) and isinstance(other.uri, SipUri) and uri_equal(one.uri, other.uri)
 
 
 def _refuse(request: Request, status: int, words: str) -> Response:

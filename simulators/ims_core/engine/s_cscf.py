@@ -31,9 +31,10 @@ from imskit.sip.wire.flow import Address, Target
 from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri, TelUri, Uri
+from simulators.ims_core.engine.bindings import Binding, RegisteredSubscriber
 from simulators.ims_core.engine.i_cscf import TrustDomain, TrustedEdge
 from simulators.ims_core.engine.reg_event import RegEventNotifier
-from simulators.ims_core.engine.registrar import Binding, RegisteredSubscriber, Registrar
+from simulators.ims_core.engine.registrar import Registrar
 from simulators.ims_core.engine.steps import CallSteps, Step
 from simulators.ims_core.subscribers import Hss, Subscriber
 
@@ -248,7 +249,9 @@ class SCscf:
             self._note_call("bye", request)
         if service is not None:
             return Forward(asked.context, (ForwardTarget(destinations=(service,)),))
-        return Forward(asked.context)
+        gruu = self.registrar.flows_to(request.request_uri)
+        # The route leads to the flow; a UE is asked for by its contact (RFC 5627 section 5.5, clause 5.4.3.3).
+        return Forward(asked.context, (ForwardTarget(uri=gruu[1][0].uri if gruu is not None and gruu[1] else ""),))
 
     def _service(self, request: Request) -> Target | None:
         """The application server that a request is for."""
@@ -281,20 +284,22 @@ class SCscf:
         if (service := self._service(request)) is not None:
             record = RecordRoute(self._uri, self._uri) if request.method in _RECORDED else None
             return Forward(asked.context, (ForwardTarget(destinations=(service,), record_route=record),))
-        called = self._hss.by_uri(uri)
+        gruu = self.registrar.flows_to(uri)
+        called = gruu[0] if gruu is not None else self._hss.by_uri(uri)
         if called is None:
             if isinstance(uri, TelUri) or (isinstance(uri, SipUri) and uri.host.lower() == self._domain):
                 return _refuse(asked, 404, "no subscriber has this number")
             return _refuse(asked, 403, "this core has no way to other networks")
-        if not self._hss.usable(uri):
+        if self._hss.by_uri(uri) is called and not self._hss.usable(uri):
             return _refuse(asked, 404, "the number is not in use")
         if request.method == "SUBSCRIBE" and _package(request) == "reg":
             return self._subscribe(asked, now)
         known = self.registrar.registration(called)
-        if known is None:
+        if known is None or (gruu is not None and not gruu[1]):
             return _refuse(asked, 480, "the subscriber is not registered")
         self._called[asked.context] = known, now
-        return Forward(asked.context, tuple(self._branches(request, known.by_instance())))
+        instances = known.by_instance() if gruu is None else [gruu[1]]
+        return Forward(asked.context, tuple(self._branches(request, instances)))
 
     def _branches(self, request: Request, instances: Sequence[Sequence[Binding]]) -> Iterator[ForwardTarget]:
         """One for each instance, in the order of their q; the caller may ask for one at a time, or one only.
