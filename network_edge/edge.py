@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from imskit.secrets import Secret
+from imskit.sockets import unix_socket
 from network_edge.certificate import CertificateError, ensure_certificate, fingerprint
 from network_edge.config import EdgeConfig
 from network_edge.eims_agw.command import make_gateway
@@ -21,7 +22,6 @@ from network_edge.eims_agw.gateway import Gateway
 from network_edge.eims_agw.metrics import GatewayCollector
 from network_edge.ep_cscf.server import EpCscfError, EpCscfServer
 from network_edge.ep_cscf.tokens import IntrospectedTokens, TokenSourceError, TokenValidator, TrustedIssuer
-from network_edge.sockets import control_socket
 from network_edge.wwsf.home_network import HssClient
 from network_edge.wwsf.identities.model import StoreError
 from network_edge.wwsf.server import Wwsf, WwsfError
@@ -99,7 +99,7 @@ class Edge:
             app = web.Application(client_max_size=4096)
             app.router.add_get("/status", self._get_status)
             try:
-                await self._stack.enter_async_context(control_socket(app, config.control))
+                await self._stack.enter_async_context(unix_socket(app, config.control))
             except OSError as error:
                 raise EdgeError(f"the control socket cannot be made: {error.strerror}") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from imskit.aka.gba import BTid, naf_id
 from imskit.config.model import setting
 from imskit.secrets import Secret
-from simulators.sockets import parse_address
+from imskit.sockets import parse_address
 
 SHORTEST_SECRET = 16
 

@@ -16,11 +16,11 @@ from aiohttp import web
 
 from imskit.observe.events import EventLog
 from imskit.secrets import Secret
+from imskit.sockets import Address, definite, parse_address, unix_socket
 from simulators.bsf.bootstrapping import Bsf, ZnRefusedError
 from simulators.bsf.config import BsfConfig
 from simulators.bsf.zh import HssZh, Zh
 from simulators.http_json import read_object, refusal
-from simulators.sockets import Address, definite, parse_address, unix_socket
 
 _log = logging.getLogger(__name__)
 _MAX_BODY = 16 * 1024

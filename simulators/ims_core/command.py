@@ -13,10 +13,10 @@ from pathlib import Path
 from imskit.config.model import ConfigError, load
 from imskit.ipsec.errors import IpsecError
 from imskit.observe import logs
+from imskit.sockets import unix_socket
 from simulators.ims_core import control_socket
 from simulators.ims_core.config import CoreConfig
 from simulators.ims_core.core import ImsCore
-from simulators.sockets import unix_socket
 
 _log = logging.getLogger(__name__)
 

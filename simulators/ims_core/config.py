@@ -11,8 +11,8 @@ from imskit.aka.challenge import AkaAlgorithm
 from imskit.config.model import setting
 from imskit.ipsec.algorithms import LAB_PAIRS, STANDARD_PAIRS, AlgorithmPair
 from imskit.ipsec.errors import IpsecError
+from imskit.sockets import parse_address
 from simulators.ims_core.subscribers import SubscriberConfig, WebSubscriberConfig
-from simulators.sockets import parse_address
 
 _SUBSCRIBERS = """\
 subscribers, each a table of its own:

@@ -14,6 +14,7 @@ from imskit.observe.events import EventLog
 from imskit.sip.engine.proxy import Resolve, Resolved
 from imskit.sip.io.endpoint import Endpoint
 from imskit.sip.wire.flow import Address, Target
+from imskit.sockets import definite, parse_address, unix_socket
 from simulators.conference.engine.focus import HOST as CONFERENCE_HOST
 from simulators.conference.server import ConferenceServer
 from simulators.ims_core import hss_socket
@@ -32,7 +33,6 @@ from simulators.ims_core.gm_associations import GmAssociations, choose_ports
 from simulators.ims_core.subscribers import Hss
 from simulators.sms_center.engine.gateway import HOST as SMS_HOST
 from simulators.sms_center.server import SmsCenter
-from simulators.sockets import definite, parse_address, unix_socket
 
 _log = logging.getLogger(__name__)
 

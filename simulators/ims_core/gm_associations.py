@@ -10,6 +10,7 @@ from imskit.ims.io.gm_security import Associations, listen_at_server_port
 from imskit.ipsec.errors import IpsecError, SpiCollision
 from imskit.ipsec.io.backend import IpsecBackend
 from imskit.sip.io.transport import Transports
+from imskit.sockets import definite
 from imskit.tasks import spawn
 from simulators.ims_core.engine.security_agreement import (
     AssociationsFailed,
@@ -20,7 +21,6 @@ from simulators.ims_core.engine.security_agreement import (
     SecurityEvent,
     SecurityOutput,
 )
-from simulators.sockets import definite
 
 _log = logging.getLogger(__name__)
 

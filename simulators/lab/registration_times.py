@@ -29,7 +29,7 @@ from imskit.ipsec.io.backend import IpsecBackend
 from imskit.ipsec.io.probe import choose
 from imskit.secrets import Identity, Secret
 from imskit.sip.wire.flow import Target
-from simulators.sockets import definite, parse_address
+from imskit.sockets import definite, parse_address
 
 _SECONDS = 20.0
 """For one registration."""

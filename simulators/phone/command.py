@@ -14,11 +14,11 @@ from pathlib import Path
 from imskit.config.model import ConfigError, load
 from imskit.ipsec.errors import IpsecError
 from imskit.observe import logs
+from imskit.sockets import unix_socket
 from simulators.phone import control_socket
 from simulators.phone.config import PhoneConfig
 from simulators.phone.phone import Phone
 from simulators.phone.wav import WavError
-from simulators.sockets import unix_socket
 
 _log = logging.getLogger(__name__)
 

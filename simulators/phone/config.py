@@ -14,7 +14,7 @@ from imskit.config.model import setting
 from imskit.ims.security_agreement import Protection, SecurityPolicy
 from imskit.ipsec.algorithms import STANDARD_PAIRS, AlgorithmPair
 from imskit.ipsec.errors import IpsecError
-from simulators.sockets import parse_address
+from imskit.sockets import parse_address
 
 _CODECS = ("AMR-WB", "AMR")
 

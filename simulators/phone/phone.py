@@ -27,11 +27,11 @@ from imskit.observe.events import EventLog
 from imskit.secrets import Identity
 from imskit.sip.io.sockets import Binding
 from imskit.sip.wire.flow import Target, Transport
+from imskit.sockets import Address, definite, parse_address
 from simulators.phone.calls import Calls, Manners, PhoneError
 from simulators.phone.config import PhoneConfig
 from simulators.phone.media import CallMedia, Hearing
 from simulators.phone.wav import Speaker
-from simulators.sockets import Address, definite, parse_address
 
 _log = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ from imskit.aka.milenage import Milenage, derive_opc
 from imskit.observe.events import EventLog, read_events
 from imskit.rtp.packet import RtpPacket
 from imskit.secrets import Secret
+from imskit.sockets import Address, definite
 from imskit.tasks import spawn
 from simulators.ims_core.config import CoreConfig
 from simulators.ims_core.core import ImsCore
 from simulators.ims_core.subscribers import SubscriberConfig
 from simulators.phone.config import PhoneConfig
 from simulators.phone.phone import Phone
-from simulators.sockets import Address, definite
 
 pytestmark = [
     pytest.mark.interop,

@@ -23,12 +23,12 @@ from imskit.secrets import Identity, Secret
 from imskit.sip import digest
 from imskit.sip.wire.auth import AuthenticationInfo, Credentials
 from imskit.sip.wire.auth import Challenge as DigestChallenge
+from imskit.sockets import unix_socket
 from network_edge.wwsf.bsf import BsfClient, BsfError, NafKey
 from network_edge.wwsf.config import GbaConfig, TurnConfig, WwsfConfig
 from network_edge.wwsf.gba_login import GbaLogin, LoggedInWithKey
 from network_edge.wwsf.home_network import Profile
 from network_edge.wwsf.server import COOKIE, Wwsf
-from simulators.sockets import unix_socket
 
 PORTAL = "portal.ims.example"
 IMPI = Identity("001010000000001@ims.example")

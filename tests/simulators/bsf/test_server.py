@@ -31,13 +31,13 @@ from imskit.aka.sqn import SqnArray, join
 from imskit.aka.vector import AuthenticationVector, Success, SyncFailure, Usim
 from imskit.config.model import ConfigError, parse
 from imskit.secrets import Identity, Secret
+from imskit.sockets import unix_socket
 from simulators.bsf.bootstrapping import Bsf
 from simulators.bsf.config import BsfConfig, NafConfig
 from simulators.bsf.server import BsfServer
 from simulators.bsf.zh import HssZh, ZhError
 from simulators.ims_core import hss_socket
 from simulators.ims_core.subscribers import Hss, SubscriberConfig
-from simulators.sockets import unix_socket
 
 K, OPC = "465b5ce8b199b49faa5f0a2ee238a6bc", "cd63cb71954a9f4e48a5994e37a02baf"  # TS 35.208 set 1
 MILENAGE = Milenage(Secret(bytes.fromhex(K)), Secret(bytes.fromhex(OPC)))

@@ -13,11 +13,11 @@ import pytest
 
 from imskit.observe.events import read_events
 from imskit.secrets import Secret
+from imskit.sockets import unix_socket
 from simulators.ims_core import control_socket
 from simulators.ims_core.config import CoreConfig
 from simulators.ims_core.core import ImsCore
 from simulators.ims_core.subscribers import SubscriberConfig, UnknownSubscriberError
-from simulators.sockets import unix_socket
 
 K, OPC = "465b5ce8b199b49faa5f0a2ee238a6bc", "cd63cb71954a9f4e48a5994e37a02baf"
 DOMAIN = "ims.mnc001.mcc001.3gppnetwork.org"

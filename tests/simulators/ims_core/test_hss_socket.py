@@ -14,10 +14,10 @@ from imskit.aka.milenage import Milenage
 from imskit.aka.sqn import SqnArray
 from imskit.aka.vector import MacFailure, Success, SyncFailure, Usim
 from imskit.secrets import Identity, Secret
+from imskit.sockets import unix_socket
 from network_edge.wwsf.home_network import HomeNetworkError, HssClient
 from simulators.ims_core import hss_socket
 from simulators.ims_core.subscribers import Hss, SubscriberConfig
-from simulators.sockets import unix_socket
 
 K, OPC = "465b5ce8b199b49faa5f0a2ee238a6bc", "cd63cb71954a9f4e48a5994e37a02baf"
 IMPI = Identity("001010000000001@ims.example")

@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from imskit.sockets import unix_socket
 from simulators.phone import control_socket
 from simulators.phone.phone import Phone
-from simulators.sockets import unix_socket
 
 type Ask = Callable[..., Awaitable[tuple[int, dict[str, Any]]]]
 

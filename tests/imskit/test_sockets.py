@@ -1,4 +1,4 @@
-"""Sockets of the simulators' programs."""
+"""Sockets of programs: the place of a dead one is taken, a living one's never, however busy it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from simulators.sockets import definite, parse_address, unix_socket
+from imskit.sockets import definite, parse_address, unix_socket
 
 
 def test_addresses() -> None:
@@ -67,3 +67,17 @@ async def test_the_socket_of_a_dead_program_is_replaced_and_no_other(tmp_path: P
         async with unix_socket(_application(), plain):
             pass
     assert plain.read_text() == "mine"
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_living_ones_is_not(tmp_path: Path, busy: bool) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as living, socket.socket(socket.AF_UNIX) as first:
+        living.bind(str(path))
+        living.listen(0)
+        if busy:
+            first.connect(str(path))  # fills the queue: the next one waits
+        with pytest.raises(OSError, match="another program listens at"):
+            async with unix_socket(web.Application(), path):
+                pass
+        assert path.exists()

@@ -1,4 +1,4 @@
-"""Sockets of the simulators' programs: addresses in configurations, free ports, control sockets."""
+"""Sockets of programs: addresses in configurations, ports that are free, control sockets."""
 
 from __future__ import annotations
 
@@ -88,9 +88,12 @@ def _take_place_of_dead(path: Path) -> None:
     if not stat.S_ISSOCK(mode):
         raise OSError(errno.EEXIST, f"{path} is there and is no socket")
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
         try:
             probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
             return
-    raise OSError(errno.EADDRINUSE, f"{path}: another program listens there")
+        except OSError:
+            pass  # too busy to answer, or another user's: somebody's all the same
+    raise OSError(errno.EADDRINUSE, f"another program listens at {path}")
