@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path as File
@@ -23,24 +24,35 @@ from simulators.lab.compare.page import WatchedPage
 from simulators.lab.compare.system import Access, FarPhone, Progress, System
 from simulators.lab.compare.usage import Meter
 from simulators.lab.control import ControlError, ask, until
+from simulators.lab.listening import listen
 from simulators.lab.speech import RATE, Samples, read_wav, resample
 from simulators.lab.world import LabError
 
 _ANSWER_SECONDS = 60.0
 _NO_SPEECH = "the known speech was not found in the recording"
 _STRANGER = "only a phone of this release, on this machine, tells what it sees and hears"
+_HANG_UP_SECONDS = 0.5
+"""From the end of listening to the call's end, about."""
+_SPEECH_FIGURES = ("delay_to_phone_ms", "delay_to_browser_ms", "pesq_to_phone", "pesq_to_browser")
 _FAR_FIGURES = (
+    *_SPEECH_FIGURES,
     "first_to_phone_ms",
-    "delay_to_phone_ms",
-    "delay_to_browser_ms",
     "jitter_to_phone_ms",
     "loss_to_phone_percent",
     "loss_to_browser_percent",
-    "pesq_to_phone",
-    "pesq_to_browser",
     "transcoding_to_phone",
     "transcoding_to_browser",
 )
+
+
+@dataclass(frozen=True)
+class _Talk:
+    statistics: dict[str, dict[str, Any]]
+    """The browser's own figures at the end."""
+    microphone: sound.Recording
+    ear: sound.Recording
+    uneven: str
+    """Why speech says nothing of the path; empty if it does."""
 
 
 class Comparison:
@@ -119,38 +131,38 @@ class Comparison:
         since = time.monotonic()
         clicked = await page.phone.dial(self._system.number)
         await page.phone.until("call", "talking", within=_ANSWER_SECONDS)
-        microphone, ear, statistics = await self._talk(page, access, measure)
+        talk = await self._talk(page, access, measure)
         await page.phone.press("hangup")
         await page.phone.until("call", "idle", within=15)
         phone = await self._phone_ended(since)
         _set_up(measure, clicked, await page.steps(), phone)
-        _packets(measure, statistics, phone.get("ended", {}))
+        _packets(measure, talk.statistics, phone.get("ended", {}))
         if self._phone is None:
             for key in _FAR_FIGURES:
                 measure.put(key, None, _STRANGER)
         else:
-            await asyncio.to_thread(self._rate, measure, self._phone, microphone, ear, phone["answered"]["at"])
+            await asyncio.to_thread(self._rate, measure, self._phone, talk, phone["answered"]["at"])
         measure.points["W1"], measure.points["W2"] = loaded.w1, page.w2
         for capture in access.captures:
             measure.points |= capture.result()
 
-    async def _talk(
-        self, page: WatchedPage, access: Access, measure: CallMeasure
-    ) -> tuple[sound.Recording, sound.Recording, dict[str, dict[str, Any]]]:
-        """Let both speak, and watch what everybody uses."""
-        await page.listen()
+    async def _talk(self, page: WatchedPage, access: Access, measure: CallMeasure) -> _Talk:
+        """Let both speak, for as long as it takes to judge it, and watch what everybody uses."""
         assert access.browser.process is not None
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
+        begin = time.monotonic()
         meter = Meter({"browser": access.browser.process.pid, **access.elements()})
-        for part in (0.5, 1.0):
-            await asyncio.sleep(max(0.0, begin + part * self._talk_seconds - loop.time()))
-            await asyncio.to_thread(meter.look)
+        looked = begin
+
+        def look() -> None:
+            nonlocal looked
+            if time.monotonic() > looked + self._talk_seconds / 3:
+                looked = time.monotonic()
+                meter.look()
+
+        uneven = await listen([page], self._progress, look, seconds=self._talk_seconds)
         measure.elements = meter.result()
-        measure.talk_seconds = round(loop.time() - begin, 1)
-        statistics = await page.statistics()
-        microphone, ear = await page.heard()
-        return microphone, ear, statistics
+        measure.talk_seconds = round(time.monotonic() - begin, 1)
+        return _Talk(await page.statistics(), *await page.heard(), uneven)
 
     async def _phone_ended(self, since: float) -> dict[str, dict[str, Any]]:
         """The phone's events of this call, the first of each name, when it has ended there."""
@@ -170,17 +182,15 @@ class Comparison:
             raise LabError("the phone did not answer this call")
         return found
 
-    def _rate(
-        self,
-        measure: CallMeasure,
-        phone: FarPhone,
-        microphone: sound.Recording,
-        ear: sound.Recording,
-        answered: float,
-    ) -> None:
+    def _rate(self, measure: CallMeasure, phone: FarPhone, talk: _Talk, answered: float) -> None:
         """Speech each way.  The phone speaks its file from its first sample, and records, from answering on."""
+        if talk.uneven:
+            for key in _SPEECH_FIGURES:
+                measure.put(key, None, talk.uneven)
+            return
         samples, rate = read_wav(phone.recording)
-        at_phone = sound.Recording(resample(samples, rate, RATE), answered)
+        at_phone = sound.Recording(resample(samples, rate, RATE), answered).last(self._talk_seconds + _HANG_UP_SECONDS)
+        microphone, ear = talk.microphone.last(self._talk_seconds), talk.ear.last(self._talk_seconds)
         try:
             spoken = self._spoken["phone"]
             heard = sound.find(spoken, ear)

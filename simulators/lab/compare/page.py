@@ -89,20 +89,38 @@ _LISTEN = """async () => {
   ear.connect(context.destination);
   window.__ear = { context, blocks };
 }"""
+# Milliseconds by the wall's clock, and those that the microphone, the loudspeaker and the recording have.
+_CLOCKS = """async () => {
+  const { context, blocks } = window.__ear;
+  const clocks = {
+    loudspeaker: [performance.now(), context.currentTime * 1000],
+    recording: [context.currentTime * 1000, blocks.length * 8192 / 48],
+  };
+  for (const entry of (await window.__compare.connection.getStats()).values()) {
+    if (entry.type === 'media-source' && entry.kind === 'audio') {
+      clocks.microphone = [entry.timestamp, entry.totalSamplesDuration * 1000];
+    }
+  }
+  return clocks;
+}"""
 _HEARD = """async () => {
   const { context, blocks } = window.__ear;
   await context.close();
+  // The time that a block tells jitters by some milliseconds: blocks follow each other unless a whole half is missing.
+  let length = 0;
   const first = blocks[0].playbackTime;
-  const place = (block) => Math.round((block.playbackTime - first) * 48000);
-  const length = place(blocks.at(-1)) + 8192;
+  for (const block of blocks) {
+    const told = Math.round((block.playbackTime - first) * 48000);
+    block.place = told - length > 4096 ? told : length;
+    length = block.place + 8192;
+  }
   // A block comes when its last sample is there, or later, never earlier: the least late one tells the time.
-  const start = Math.min(...blocks.map((block) => block.at - (place(block) + 8192) / 48));
+  const start = Math.min(...blocks.map((block) => block.at - (block.place + 8192) / 48));
   const sides = [0, 1].map((side) => {
     const samples = new Int16Array(length);
     for (const block of blocks) {
-      const from = place(block);
       block.sides[side].forEach((value, i) => {
-        samples[from + i] = Math.max(-32768, Math.min(32767, Math.round(value * 32767)));
+        samples[block.place + i] = Math.max(-32768, Math.min(32767, Math.round(value * 32767)));
       });
     }
     const bytes = new Uint8Array(samples.buffer);
@@ -216,6 +234,11 @@ class WatchedPage:
     async def listen(self) -> None:
         """Begin to record what the microphone gives and what the page plays."""
         await self.tab.evaluate(_LISTEN)
+
+    async def clocks(self) -> dict[str, tuple[float, float]]:
+        """Of ``microphone``, ``loudspeaker`` and ``recording``: a true clock, and its own; milliseconds."""
+        found: dict[str, tuple[float, float]] = await self.tab.evaluate(_CLOCKS)
+        return found
 
     async def heard(self) -> tuple[Recording, Recording]:
         """Stop; returns the microphone's and the page's sound."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulators.lab.speech import Samples, compare
+from simulators.lab.speech import RATE, Samples, compare
 from simulators.lab.world import LabError
 
-LEAST_CORRELATION = 0.5
-"""Of the envelopes: below it the speech was not found, and neither delay nor quality mean anything."""
+LEAST_CORRELATION = 0.6
+"""Of the envelopes: below it the speech was not found, and neither delay nor quality mean anything; other speech
+reaches 0.5."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,11 @@ class Recording:
 
     samples: Samples
     at: float
+
+    def last(self, seconds: float) -> Recording:
+        """Its end."""
+        left_out = max(0, len(self.samples) - int(seconds * RATE))
+        return Recording(self.samples[left_out:], self.at + left_out / RATE)
 
 
 @dataclass(frozen=True)
