@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -44,6 +45,9 @@ _OVER_TLS = ("AKAv2-SHA-256",)
 """Algorithms for a UE that comes over TLS (TS 24.229 clause 5.4.1.2.1, TS 33.203 annex X)."""
 _PROTECTED = frozenset({"yes", "tls-connected"})
 """Values of integrity-protected with which a challenge may be answered (TS 24.229 clause 5.4.1.2.2)."""
+_NOT_HIS = "the public identity in To does not belong to the private identity"
+_NUMBER = re.compile(r"\+?[0-9]+")
+"""User part of what a card is for: an IMSI, a telephone number."""
 _BAD_CHALLENGES = 5
 """How often one registration may send back a challenge as bad before it is refused."""
 
@@ -173,15 +177,15 @@ class Registrar:
         try:
             subscriber = self._hss.by_impi(credentials.username or "") if credentials else self._by_to(request)
         except UnknownSubscriberError as error:
-            return _refuse(request, 403, str(error))
-        if self._hss.by_uri(request.to.uri) is not subscriber:
-            return _refuse(request, 403, "the public identity in To does not belong to the private identity")
-        waiting = self._pending.get((subscriber.impi, request.call_id))
+            return self._stranger(request, credentials, str(error), now)
         protection = (credentials.get("integrity-protected") if credentials else None) or "no"
+        if not subscriber.has_card and protection != AUTHENTICATED:
+            return self._with_password(request, credentials, subscriber, now)
+        if self._hss.by_uri(request.to.uri) is not subscriber:
+            return _refuse(request, 403, _NOT_HIS)
+        waiting = self._pending.get((subscriber.impi, request.call_id))
         if credentials is not None and protection == AUTHENTICATED:
             return self._vouched_for(request, credentials, subscriber, now)
-        if not subscriber.has_card:
-            return self._with_password(request, credentials, subscriber, now)
         algorithms = _OVER_TLS if protection == "tls-connected" else self._algorithms
         answers = (
             credentials is not None
@@ -220,16 +224,35 @@ class Registrar:
         self, request: Request, credentials: Credentials | None, subscriber: Subscriber, now: float
     ) -> Response:
         """SIP digest (TS 33.203 annex N)."""
-        if subscriber.password is None:
-            return _refuse(request, 403, "the subscriber has neither card nor password")
-        judged = self._passwords.judge(request, credentials, subscriber.impi, subscriber.password, now)
-        if isinstance(judged, Response):
+        password, known = subscriber.password, self._registered.get(subscriber.impi)
+        stands = known is not None and any(binding.call_id == request.call_id for binding in known.bindings)
+        judged = self._passwords.judge(request, credentials, subscriber.impi, password, now, registered=stands)
+        if isinstance(judged, Response) or password is None:
+            assert isinstance(judged, Response)
             _log.info("%r: %d %s to its digest", subscriber.impi, judged.status, judged.reason)
             return judged
+        if self._hss.by_uri(request.to.uri) is not subscriber:
+            return _refuse(request, 403, _NOT_HIS)
         response = self._bind(request, subscriber, now)
         if response.success:
-            response.headers.add("Authentication-Info", digest.authentication_info(judged, subscriber.password))
+            response.headers.add("Authentication-Info", digest.authentication_info(judged, password))
         return response
+
+    def _stranger(self, request: Request, credentials: Credentials | None, words: str, now: float) -> Response:
+        """Answer for a name that nobody has: as a wrong password is, so that nobody learns which names there are.
+
+        Where a card would be asked, it is refused at once (clause 5.3.1.2): there is no challenge without a key.
+        """
+        protection = credentials.get("integrity-protected") if credentials else None
+        uri = request.to.uri
+        name = (credentials.username if credentials else None) or str(uri).partition(":")[2]
+        card = not isinstance(uri, SipUri) or _NUMBER.fullmatch(name.partition("@")[0]) is not None
+        if protection == AUTHENTICATED or card:
+            return _refuse(request, 403, words)
+        judged = self._passwords.judge(request, credentials, name, None, now)
+        assert isinstance(judged, Response)
+        _log.info("REGISTER of a name that nobody has: %d %s", judged.status, judged.reason)
+        return judged
 
     def disallow(self, subscriber: Subscriber) -> int:
         """End what web servers that may not vouch any more have registered (Cx PPR); returns how many contacts."""

@@ -95,7 +95,8 @@ def test_refused_after_the_challenge(world: Any, ue: Any, fields: list[tuple[str
 
 
 def test_an_unknown_private_identity(ue: Any) -> None:
-    ue.impi = f"nobody@{DOMAIN}"
+    """Clause 5.3.1.2."""
+    ue.impi = f"001010000009999@{DOMAIN}"
     assert ue.register().status == 403
 
 

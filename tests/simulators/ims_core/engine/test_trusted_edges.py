@@ -284,6 +284,7 @@ def test_a_digest_is_good_for_its_own_user_and_uri_only(core: Core) -> None:
     assert core.register("bob", answer("sip:elsewhere.example")).status == 400
     assert core.register("alice", answer(f"sip:{HOME}")).status == 403
     assert not core.registered("bob")
+    assert not core.registered("alice")
 
 
 def subscribe(core: Core, asserted: str, source: Address) -> Response:
