@@ -144,6 +144,8 @@ def complete(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         agw = _table(whole, "eims_agw")
         _table(agw, "web").setdefault("address", web)
         _table(agw, "ims").setdefault("address", ims)
+        if "events" in ep_cscf:
+            agw.setdefault("events", ep_cscf["events"])
     return whole
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from imskit.media.events import LegEvent, Step
+from imskit.media.report import media_report
 from imskit.observe.events import EventLog
 from imskit.sdp.description import SessionDescription
 from imskit.sdp.ims_side import ImsEndpoint
@@ -102,16 +103,6 @@ class CallMedia:
     def _report(self, call: str, opened: Call) -> None:
         """Put the figures of a call into log and event log."""
         stats = opened.stats()
-        fields: dict[str, object] = {
-            "web_received": stats.web.packets_received,
-            "web_sent": stats.web.packets_sent,
-            "ims_received": stats.ims.packets_received,
-            "ims_sent": stats.ims.packets_sent,
-        }
-        for name, direction in (("to_ims", stats.web_to_ims), ("to_web", stats.ims_to_web)):
-            if direction is not None:
-                fields[f"{name}_mode"] = direction.mode
-                fields[f"{name}_codecs"] = f"{direction.source_codec} > {direction.target_codec}"
-                fields[f"{name}_added_ms"] = round(direction.added_mean_ms, 2)
+        fields = media_report(stats.web, stats.ims, stats.web_to_ims, stats.ims_to_web)
         _log.info("call %s: media ended: %s", call[-8:], fields)
         self._events.emit("media-report", call=call[-8:], **fields)

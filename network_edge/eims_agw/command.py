@@ -16,6 +16,7 @@ from aiohttp import web
 from imskit.config.model import ConfigError, load
 from imskit.media.python_plane import PythonPlane
 from imskit.observe import logs
+from imskit.observe.events import EventLog
 from imskit.tasks import spawn
 from network_edge.eims_agw.call_media import MediaNode
 from network_edge.eims_agw.config import AgwConfig
@@ -94,7 +95,7 @@ def make_gateway(config: AgwConfig) -> Gateway:
         ims_transport=Transport(config.ims_transport),
         denied=config.denied_networks,
     )
-    return Gateway(node, config.limits)
+    return Gateway(node, config.limits, EventLog("eims-agw", config.events))
 
 
 def _unusable(config: AgwConfig) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from imskit.config.model import setting
@@ -76,6 +77,7 @@ class AgwConfig:
     drain: float = setting("seconds that running calls are given after SIGTERM", 3600.0)
     http_address: str = setting("IP address of /health and /metrics (Prometheus)", "127.0.0.1")
     http_port: int = setting("its TCP port; 0: none", 0)
+    events: Path | None = setting("file that a report of each call's media is appended to, JSON lines", None)
 
     def __post_init__(self) -> None:
         _address("control_address", self.control_address)

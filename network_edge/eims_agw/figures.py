@@ -80,7 +80,8 @@ def _media(media: CallMedia, side: Side, stats: LegStats) -> dict[str, Value]:
         entry["codec"] = leg.codec.encoding
     bridge = media.bridge_stats()
     if bridge is not None:
-        entry["mode"] = bridge[0 if side is Side.WEB else 1].mode
+        way = bridge[0 if side is Side.WEB else 1]
+        entry["mode"], entry["transcoded"] = way.mode, way.transcoding.packets
     return entry
 
 

@@ -15,6 +15,8 @@ from imskit.engine import Tick
 from imskit.media.codecs import CodecUnavailableError
 from imskit.media.events import LegEvent, Step
 from imskit.media.ims_leg import EXPEDITED_FORWARDING
+from imskit.media.report import media_report
+from imskit.observe.events import EventLog
 from imskit.rtp.rtcp import ReportBlock
 from imskit.sdp.description import SessionDescription
 from imskit.sdp.errors import SdpError
@@ -89,7 +91,9 @@ class _Session:
 class Gateway:
     """Calls between browsers and IMS; implements ``MediaGateway``."""
 
-    def __init__(self, node: MediaNode, limits: Limits = Limits()) -> None:
+    def __init__(self, node: MediaNode, limits: Limits = Limits(), events: EventLog | None = None) -> None:
+        """``events`` gets a ``media-report`` of each call; it is closed with the gateway."""
+        self._events = events or EventLog("eims-agw")
         self._node = node
         self._limits = limits
         self._calls: dict[str, list[_Session]] = {}
@@ -216,6 +220,7 @@ class Gateway:
             await self._close(session)
         if self._closing:
             await asyncio.wait(self._closing)
+        self._events.close()
 
     # Which call
 
@@ -296,11 +301,21 @@ class Gateway:
             sessions.remove(session)
             if not sessions:
                 del self._calls[session.call_id]
+            self._report(session)
         if session.ending is not None:
             session.ending.cancel()
         await session.media.close()
         if not self._calls:
             self._empty.set()
+
+    def _report(self, session: _Session) -> None:
+        """Tell what was done with a call's media (``imskit.media.report``)."""
+        ways = session.media.bridge_stats()
+        if ways is None:
+            return
+        fields = media_report(session.media.stats(Side.WEB), session.media.stats(Side.IMS), *ways)
+        _log.info("call %s: media ended: %s", session.call_id, fields)
+        self._events.emit("media-report", call=session.call_id, lost=session.lost or "", **fields)
 
     # What goes wrong
 

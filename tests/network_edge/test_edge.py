@@ -80,6 +80,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, more: str, says: str) -> None:
         load_edge(write(tmp_path, "10.45.0.1:5062", more))
 
 
+def test_the_parts_of_one_process_tell_of_calls_in_one_file(tmp_path: Path) -> None:
+    _, ep_cscf, agw = load_edge(write(tmp_path, "10.45.0.1:5062", '[ep_cscf]\nevents = "calls.jsonl"')).parts
+    assert agw is not None and agw.events == ep_cscf.events and agw.events is not None
+
+
 @pytest.mark.parametrize("name", ["home_domain", "core", "web_address", "ims_address"])
 def test_each_of_the_four_is_needed(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, "10.45.0.1:5062")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from imskit.media.events import Step
 from imskit.media.python_plane import PythonPlane
+from imskit.observe.events import EventLog
 from imskit.sdp.description import SessionDescription
 from network_edge.eims_agw.call_media import MediaNode, Network
 from network_edge.eims_agw.gateway import Gateway, Limits
@@ -33,13 +35,14 @@ class Bench:
         self.browsers: list[BrowserEnd] = []
         self.phones: list[PhoneEnd] = []
         self.lost: list[MediaLost] = []
+        self.events: Path | None = None
 
     def gateway(self, node: dict[str, object] | None = None, **limits: float) -> Gateway:
         """``node`` holds options of ``MediaNode``."""
         network = Network("127.0.0.1", range(30000, 39998))
         options: dict[str, object] = {"web": network, "ims": network} | (node or {})
         media = MediaNode(PythonPlane(), **options)  # type: ignore[arg-type]
-        gateway = Gateway(media, Limits(**limits))  # type: ignore[arg-type]
+        gateway = Gateway(media, Limits(**limits), EventLog("eims-agw", self.events))  # type: ignore[arg-type]
         gateway.on_media_lost = self.lost.append
         self.gateways.append(gateway)
         return gateway

@@ -6,6 +6,7 @@ import pytest
 
 from imskit.media import transports
 from imskit.media.events import Step
+from imskit.observe.events import read_events
 from imskit.rtp.rtcp import (
     CNAME,
     ReceiverReport,
@@ -39,8 +40,9 @@ from network_edge.iq.gateway import (
 
 
 @pytest.mark.parametrize("phone_formats,mode", [((AMR_WB,), "transcode"), ((PCMA,), "relay")])
-async def test_a_call_from_the_browser(bench, phone_formats, mode):
+async def test_a_call_from_the_browser(bench, tmp_path, phone_formats, mode):
     """Speech both ways; transcoded only where the sides share no format; figures are true."""
+    bench.events = tmp_path / "events"
     gateway, browser, phone = bench.gateway(), bench.browser(), bench.phone(formats=phone_formats)
     towards_ims, towards_web = await bench.from_browser(gateway, browser, phone)
     assert IMS.violations(towards_ims) == [] and WEBRTC.violations(towards_web, offer=False) == []
@@ -51,8 +53,19 @@ async def test_a_call_from_the_browser(bench, phone_formats, mode):
     medias = [figures.details["tags"][tag]["medias"][0] for tag in ("web", "ims")]
     assert [media["mode"] for media in medias] == [mode, mode]
     assert figures.details["tags"]["web"]["in dialogue with"] == "ims"
+    assert [media["transcoded"] for media in medias] == ([40, 40] if mode == "transcode" else [0, 0])
+    assert list(read_events(bench.events)) == []
     await gateway.delete(DeleteRequest("call", "web", delay=0))
     assert gateway.sessions == 0 and bench.lost == []
+    (report,) = read_events(bench.events)
+    assert (report["event"], report["call"], report["lost"]) == ("media-report", "call", "")
+    assert [report[name] for name in ("web_received", "web_sent", "ims_received", "ims_sent")] == [40] * 4
+    one, other = ("opus", "AMR-WB") if mode == "transcode" else ("PCMA", "PCMA")
+    assert (report["to_ims_codecs"], report["to_web_codecs"]) == (f"{one} > {other}", f"{other} > {one}")
+    for way in ("to_ims", "to_web"):
+        assert report[f"{way}_mode"] == mode and report[f"{way}_steps"] == (mode == "transcode")
+        assert report[f"{way}_transcoded"] == 40 * report[f"{way}_steps"]
+        assert (report[f"{way}_added_ms"] > 0) is (mode == "transcode")
 
 
 async def test_a_call_from_ims(bench):
