@@ -193,9 +193,20 @@ class Lab:
 
     # ---- the network edge ---------------------------------------------------------------------------------------
 
-    async def start_edge(self) -> None:
-        """The network edge: portal, eP-CSCF and eIMS-AGW in one process, in place of the portal alone."""
+    async def start_edge(self, *gateways: int, log_level: str | None = None) -> None:
+        """The network edge: portal, eP-CSCF and eIMS-AGW in one process, in place of the portal alone.
+
+        With ``gateways`` its media go through those of ``start_gateway``, named by their ports.
+        """
         self._progress("the network edge: WWSF, eP-CSCF, eIMS-AGW")
+        elsewhere = "".join(
+            f"""
+            [[ep_cscf.gateways]]
+            name = "{port}"
+            address = "127.0.0.1:{port}"
+            """
+            for port in gateways
+        )
         config = self._write(
             "edge.toml",
             f"""
@@ -218,14 +229,35 @@ class Lab:
             impi = "guest{{}}@{DOMAIN}"
             first = 0
             last = 99
-            """,
+            """
+            + elsewhere,
         )
         if not (self.root / "edge-state").exists():
             await self._add_users(config)
         if "wwsf" in self.processes:
             await self.stop_one("wwsf")
-        await self._run("edge", self.net.operator, ["edge", "run", "-c", str(config)], "ready:")
+        await self._run("edge", self.net.operator, ["edge", "run", "-c", str(config)], "ready:", log_level)
         self.set_up_laptop()
+
+    async def start_gateway(self, port: int) -> None:
+        """A media gateway as a program of its own, called ``gateway-<port>``, steered at this UDP port."""
+        first = 30_000 + port % 10 * 1000
+        config = self._write(
+            f"gateway-{port}.toml",
+            f"""
+            control_port = {port}
+            [web]
+            address = "{OPERATOR_EDGE}"
+            port_min = {first}
+            port_max = {first + 999}
+            [ims]
+            address = "{EDGE_IMS}"
+            port_min = {first}
+            port_max = {first + 999}
+            """,
+        )
+        argv = ["edge", "eims-agw", "run", "-c", str(config)]
+        await self._run(f"gateway-{port}", self.net.operator, argv, "ready:")
 
     async def stop_edge(self) -> None:
         """End the network edge; the portal alone is there again."""
@@ -501,10 +533,12 @@ class Lab:
 
     # ---- helpers ----------------------------------------------------------------------------------------------
 
-    async def _run(self, name: str, host: Any, argv: list[str], ready: str, **env: str) -> None:
+    async def _run(
+        self, name: str, host: Any, argv: list[str], ready: str, log_level: str | None = None, **env: str
+    ) -> None:
         if name in self.processes:
             raise LabError(f"{name} runs already")
-        command = [*self._python, *argv, "--log-level", self._log_level]
+        command = [*self._python, *argv, "--log-level", log_level or self._log_level]
         self.processes[name] = await host.start(name, command, ready=ready, env=env)
 
     def _write(self, name: str, text: str) -> Path:
