@@ -71,6 +71,8 @@ class _Pending:
     expires: float
     bad: int
     algorithms: tuple[str, ...]
+    shared: bool = False
+    """Given to several REGISTERs, whatever their Call-ID."""
 
 
 class Registrar:
@@ -183,7 +185,8 @@ class Registrar:
             return self._with_password(request, credentials, subscriber, now)
         if self._hss.by_uri(request.to.uri) is not subscriber:
             return _refuse(request, 403, _NOT_HIS)
-        waiting = self._pending.get((subscriber.impi, request.call_id))
+        key = self._key(subscriber, request, credentials, now)
+        waiting = self._pending.get(key)
         if credentials is not None and protection == AUTHENTICATED:
             return self._vouched_for(request, credentials, subscriber, now)
         algorithms = _OVER_TLS if protection == "tls-connected" else self._algorithms
@@ -199,7 +202,9 @@ class Registrar:
             return self._challenge(request, subscriber, now, None, 0, algorithms)
         assert credentials is not None
         assert waiting is not None
-        del self._pending[subscriber.impi, request.call_id]
+        if not waiting.shared:
+            # One that others were given too stays until it is answered rightly: nobody ends it for them.
+            del self._pending[key]
         if credentials.auts is not None:
             # TS 24.229 5.4.1.2.3: a response beside auts is not looked at.
             return self._resynchronise(request, waiting, credentials.auts, now)
@@ -208,7 +213,10 @@ class Registrar:
             if waiting.bad + 1 >= _BAD_CHALLENGES:
                 return _refuse(request, 403, "the card refuses every challenge")
             return self._challenge(request, subscriber, now, None, waiting.bad + 1, algorithms)
-        return self._verify(request, credentials, waiting, now)
+        verified = self._verify(request, credentials, waiting, now)
+        if verified.success:
+            self._pending.pop(key, None)
+        return verified
 
     def _vouched_for(self, request: Request, credentials: Credentials, subscriber: Subscriber, now: float) -> Response:
         """Take a user whom a trusted edge has authenticated, if the HSS lets that web server vouch for it.
@@ -304,14 +312,18 @@ class Registrar:
         bad: int,
         algorithms: tuple[str, ...],
     ) -> Response:
-        try:
-            vector = self._hss.vector(subscriber.impi, resync)
-        except ResynchronisationError as error:
-            return _refuse(request, 403, str(error))
-        self._make_room(subscriber, now)
-        self._pending[subscriber.impi, request.call_id] = _Pending(
-            subscriber, vector, now + REG_AWAIT_AUTH, bad, algorithms
-        )
+        waiting = self._to_share(subscriber, request, now) if resync is None and not bad else None
+        if waiting is not None:
+            vector = waiting.vector
+        else:
+            try:
+                vector = self._hss.vector(subscriber.impi, resync)
+            except ResynchronisationError as error:
+                return _refuse(request, 403, str(error))
+            self._make_room(subscriber, now)
+            self._pending[subscriber.impi, request.call_id] = _Pending(
+                subscriber, vector, now + REG_AWAIT_AUTH, bad, algorithms
+            )
         response = response_to(request, 401, to_tag=self._tokens(16))
         # ck and ik are for the P-CSCF, which takes them out (TS 24.229 5.4.1.2.1, 5.2.2).
         keys = (("ik", vector.ik.reveal().hex()), ("ck", vector.ck.reveal().hex()))
@@ -322,6 +334,34 @@ class Registrar:
             response.headers.add("WWW-Authenticate", challenge)
         _log.info("challenged %r%s", subscriber.impi, " after resynchronisation" if resync else "")
         return response
+
+    def _key(
+        self, subscriber: Subscriber, request: Request, credentials: Credentials | None, now: float
+    ) -> tuple[str, str]:
+        """Where the challenge of a REGISTER waits: under its Call-ID, or a shared one under that of another."""
+        key = (subscriber.impi, request.call_id)
+        if key in self._pending or credentials is None or not credentials.nonce:
+            return key
+        shared = (
+            k for k, each in self._own(subscriber, now) if each.shared and credentials.nonce == _nonce(each.vector)
+        )
+        return next(shared, key)
+
+    def _own(self, subscriber: Subscriber, now: float) -> list[tuple[tuple[str, str], _Pending]]:
+        return [(k, each) for k, each in self._pending.items() if k[0] == subscriber.impi and each.expires > now]
+
+    def _to_share(self, subscriber: Subscriber, request: Request, now: float) -> _Pending | None:
+        """The challenge that is given again when a subscriber has as many as may be.
+
+        So whoever sends REGISTERs in a user's name takes none of his challenges away, and uses up no more sequence
+        numbers of his card.
+        """
+        own = self._own(subscriber, now)
+        if len(own) < _PENDING_EACH or (subscriber.impi, request.call_id) in self._pending:
+            return None
+        key, newest = own[-1]
+        self._pending[key] = newest = replace(newest, shared=True)
+        return newest
 
     def _make_room(self, subscriber: Subscriber, now: float) -> None:
         while self._pending and next(iter(self._pending.values())).expires <= now:

@@ -255,6 +255,32 @@ def test_nobody_pushes_out_the_challenges_of_others(world: Any, ue: Any) -> None
     assert victim.ask(victim.authenticated(challenge)).status == 200
 
 
+def test_a_flood_in_his_name_leaves_the_user_his_challenge(world: Any, ue: Any) -> None:
+    """Nor does it take the sequence numbers of his card, or the next challenge."""
+    challenge = ue.ask(ue.request("REGISTER", f"sip:{DOMAIN}", *ue.register_fields()))
+    for number in range(100):
+        ue.send(ue.request("REGISTER", f"sip:{DOMAIN}", *ue.register_fields(), ("Call-ID", f"flood-{number}")))
+    world.run(1)
+    nonces = {
+        DigestChallenge.parse(r.headers.get("WWW-Authenticate") or "").nonce
+        for r in ue.received
+        if isinstance(r, Response) and r.status == 401
+    }
+    assert len(nonces) == 8
+    assert ue.ask(ue.authenticated(challenge)).status == 200
+    another = world.raw("0100", "10.45.0.3")
+    another.usim = ue.usim
+    for number in range(10):
+        ue.send(ue.request("REGISTER", f"sip:{DOMAIN}", *ue.register_fields(), ("Call-ID", f"more-{number}")))
+    world.run(1)
+    shared = another.ask(another.request("REGISTER", f"sip:{DOMAIN}", *another.register_fields()))
+    other = another.authenticated(shared, ("Call-ID", "more-9"), password=Secret(b"wrong"))
+    assert another.ask(other).status == 403
+    another.usim = world.raw("0100", "10.45.0.4").usim
+    assert another.ask(another.authenticated(shared)).status == 200
+    assert not world.s_cscf.registrar._pending or len(world.s_cscf.registrar._pending) < 8
+
+
 def test_pending_challenges_are_bounded(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registrar_module, "MAXIMUM_PENDING", 2)
     for number in ("0100", "0200", "0300"):
