@@ -14,6 +14,7 @@ from imskit.sip.wire.message import Request
 from network_edge.ep_cscf.engine import option_tags, refusals
 from network_edge.ep_cscf.engine.alg_state import AlgState
 from network_edge.ep_cscf.engine.call import Call, CallKey, Context, Dialog, Exchange, Job, other
+from network_edge.ep_cscf.engine.early_answers import acknowledge_here
 from network_edge.ep_cscf.engine.effects import CallStepKind, MediaFailed, Side
 from network_edge.ep_cscf.engine.refusals import refusal
 from network_edge.ep_cscf.engine.session_body import SessionBody, remove_body
@@ -124,6 +125,7 @@ class RequestSide:
         if offer is None:
             return go
         context.exchange = Exchange(context.side, "INVITE", request.cseq.number)
+        context.acknowledges = context.side is Side.WEB and acknowledge_here(request)
         self._offer(go, context, call, None, body, offer)
         return None
 

@@ -12,6 +12,7 @@ from imskit.sip.wire.message import Response
 from network_edge.ep_cscf.engine import option_tags, refusals
 from network_edge.ep_cscf.engine.alg_state import AlgState
 from network_edge.ep_cscf.engine.call import Call, Context, Dialog, Exchange, Job, other
+from network_edge.ep_cscf.engine.early_answers import RELIABLE, make_unreliable
 from network_edge.ep_cscf.engine.effects import CallStepKind, MediaFailed, ReleaseCall, Side
 from network_edge.ep_cscf.engine.session_body import SessionBody, remove_body, remove_session
 from network_edge.iq.gateway import OfferRequest
@@ -35,9 +36,12 @@ class ResponseSide:
             return RelayResponse(ready.context, response)
         try:
             option_tags.edit(response, context.side)
+            reliable = response.success or (context.request.method == "INVITE" and RELIABLE in response.require)
+            if context.acknowledges:
+                make_unreliable(response)
             if context.request.method == "INVITE" and response.status < 300 and context.side is Side.WEB:
                 option_tags.offer_trickle(response)
-            return self._response(context, response, now)
+            return self._response(context, response, reliable, now)
         except SipParseError as error:
             _log.info("a %d to %s loses its body: %s", response.status, context.request.method, error.brief)
             remove_body(response)
@@ -45,7 +49,9 @@ class ResponseSide:
                 self._failed(context, response.status, now)
             return RelayResponse(ready.context, response)
 
-    def _response(self, context: Context, response: Response, now: float) -> RelayResponse | Respond | None:
+    def _response(
+        self, context: Context, response: Response, reliable: bool, now: float
+    ) -> RelayResponse | Respond | None:
         relay = RelayResponse(context.key, response)
         call, tag = context.call, response.to.tag
         if response.status >= 300:
@@ -68,7 +74,6 @@ class ResponseSide:
             dialog.confirmed = True
             if first:
                 self._state.step(CallStepKind.ANSWERED, call)
-        reliable = response.success or (context.request.method == "INVITE" and "100rel" in response.require)
         try:
             body = SessionBody(response)
             if context.exchange is not None:
@@ -102,7 +107,8 @@ class ResponseSide:
             dialog.exchange = None
             return self._put_in_force(relay, context, call, dialog, body, now, bound=bound)
         if bound:
-            if body.sdp is not None:
+            # Who was told unreliably needs the answer in the 2xx (RFC 6337 section 3.1.1).
+            if body.sdp is not None or (success and context.acknowledges and said is not None and not _has_body(relay)):
                 body.put(said)
             return relay
         if context.initial and reliable and not first:
@@ -115,7 +121,7 @@ class ResponseSide:
             if not success:
                 return relay
             dialog.exchange = None
-            if said is not None and relay.response is not None and not relay.response.body:
+            if said is not None and not _has_body(relay):
                 # Only an unreliable 18x had the answer: the WIC needs it in the 2xx (RFC 6337 section 3.1.1).
                 body.put(said)
             return relay
@@ -163,7 +169,7 @@ class ResponseSide:
 
         def done(sdp: SessionDescription, now: float) -> None:
             written = context.said[dialog.tag] = sdp.encode()
-            if not bound or body.sdp is not None:
+            if body.sdp is not None or ((not bound or context.acknowledges) and not _has_body(relay)):
                 body.put(written)
             self._state.agreed(call, dialog, dialog.tag, received, written)
             self._state.outputs.append(relay)
@@ -268,3 +274,7 @@ class ResponseSide:
             (context.said[tag] for tag in call.confirmed if tag != dialog.tag and tag in context.said),
             context.said.get(dialog.tag),
         )
+
+
+def _has_body(relay: RelayResponse) -> bool:
+    return relay.response is not None and bool(relay.response.body)

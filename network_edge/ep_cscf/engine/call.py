@@ -140,6 +140,8 @@ class Context:
     """The offer that the request carried."""
     dialog: Dialog | None = None
     """None in the first INVITE."""
+    acknowledges: bool = False
+    """The edge confirms reliable provisional responses in the WIC's place; the WIC gets unreliable ones."""
     said: dict[str, bytes] = field(default_factory=dict)
     """What was sent on in responses of each To tag: the same again when they come again."""
 

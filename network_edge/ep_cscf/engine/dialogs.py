@@ -67,9 +67,15 @@ class WebDialog:
     web_target: str
     """The client's Contact."""
     ims_target: str
+    first: int
+    """CSeq number of the request that made it."""
     web_sequence: int
     """Latest CSeq number of the client, 0 for none."""
     ims_sequence: int
+    shift: int = 0
+    """How many requests of the edge's own IMS has had in the client's place: CSeq numbers are so far ahead there."""
+    reliable: int | None = None
+    """RSeq of the last provisional response that the edge has confirmed in the client's place."""
     confirmed: bool = False
     relayed: bool = False
     """The 2xx has gone on to the caller."""
@@ -115,17 +121,17 @@ class WebDialog:
             self.ims_target = target
 
     def request(self, method: str, towards: Side) -> Request:
-        """Build a request of the network's own within the dialog: BYE, or the ACK that nobody sent."""
+        """Build a request of the network's own within the dialog: BYE, PRACK, or the ACK that nobody sent."""
         if towards is Side.WEB:
-            uri, sender, receiver, sequence = self.web_target, self.ims, self.web, self.ims_sequence
+            uri, sender, receiver = self.web_target, self.ims, self.web
+            self.ims_sequence += method != "ACK"
+            sequence = self.ims_sequence
         else:
-            uri, sender, receiver, sequence = self.ims_target, self.web, self.ims, self.web_sequence
-        if method != "ACK":
-            sequence += 1
-            if towards is Side.WEB:
-                self.ims_sequence = sequence
-            else:
-                self.web_sequence = sequence
+            uri, sender, receiver = self.ims_target, self.web, self.ims
+            self.shift += method != "ACK"
+            sequence = self.web_sequence + self.shift
+        if method == "ACK":
+            sequence = self.first
         fields: list[tuple[str, object]] = []
         if towards is Side.IMS:
             fields += [("Route", route) for route in self.routes]

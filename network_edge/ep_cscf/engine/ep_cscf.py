@@ -44,6 +44,7 @@ from imskit.sip.wire.uri import SipUri
 from network_edge.ep_cscf.engine import refusals
 from network_edge.ep_cscf.engine.access import bearer_of, token_refusal, unavailable
 from network_edge.ep_cscf.engine.dialogs import Dialogs, WebDialog
+from network_edge.ep_cscf.engine.early_answers import confirm
 from network_edge.ep_cscf.engine.effects import (
     CallStep,
     Draining,
@@ -65,6 +66,7 @@ from network_edge.ep_cscf.engine.flows import Flows
 from network_edge.ep_cscf.engine.identities import key_of
 from network_edge.ep_cscf.engine.ims_alg import ImsAlg
 from network_edge.ep_cscf.engine.network_release import NetworkRelease
+from network_edge.ep_cscf.engine.own_requests import OwnRequests
 from network_edge.ep_cscf.engine.reg_event import Ended, RegEvents, names_contact
 from network_edge.ep_cscf.engine.registering import Draft, Outcome, Registering
 from network_edge.ep_cscf.engine.registrations import Binding, Bindings, Scenario
@@ -125,7 +127,8 @@ class EpCscf:
         self._registering = Registering(settings, own, self._bindings, self._flows, self._border, tokens)
         self._reg_events = RegEvents(own, tokens)
         self._core = TowardsCore(core, SentBy(*self._mw), self._trusted)
-        self._release = NetworkRelease(self._dialogs, self._core, self._border, tokens, self._proxy.handle)
+        self._own_requests = OwnRequests(self._core, self._border, tokens, self._proxy.handle)
+        self._release = NetworkRelease(self._dialogs, self._own_requests)
         self._contexts: dict[str, Context] = {}
         self._requests = Requests(
             settings,
@@ -391,6 +394,10 @@ class EpCscf:
             if context is None:
                 return RelayResponse(ready.context, response)
             response = self._responses.edit(ready, context, now)
+            if self._alg is not None and self._alg.acknowledges(ready.context):
+                dialog = self._responses.made(context, response)
+                if dialog is not None and not confirm(dialog, response, self._own_requests, now):
+                    return RelayResponse(ready.context, None)
         except SipParseError as error:
             _log.warning("a %d response cannot be relayed: %s", response.status, error)
             request = draft.request if draft is not None else context.request if context is not None else None

@@ -67,6 +67,11 @@ class ImsAlg:
         """
         return self._responses.take(ready, now)
 
+    def acknowledges(self, context: Key) -> bool:
+        """Whether reliable provisional responses to this INVITE are confirmed at this edge, in the WIC's place."""
+        known = self._state.contexts.get(context)
+        return known is not None and known.acknowledges
+
     def handle(self, event: MediaReady | MediaFailed | MediaLost | Tick, now: float) -> None:
         """Take in the gateway's answers and losses; those of calls that are over are dropped."""
         state = self._state

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
-from imskit.engine import Tokens
-from imskit.sip.engine.events import SendRequest, SendStateless
-from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Flow
 from imskit.sip.wire.message import Response
 from network_edge.ep_cscf.engine.dialogs import Dialogs, WebDialog
 from network_edge.ep_cscf.engine.effects import Side
+from network_edge.ep_cscf.engine.own_requests import OwnRequests
 from network_edge.ep_cscf.engine.registrations import Binding
-from network_edge.ep_cscf.engine.towards_core import TowardsCore
-from network_edge.ep_cscf.engine.trust import TrustBorder
 
 _log = logging.getLogger(__name__)
-
-type Send = Callable[[SendRequest | SendStateless, float], None]
 
 
 class NetworkRelease:
@@ -27,12 +20,9 @@ class NetworkRelease:
     A client whose connection is gone is told when it is back; until then its dialogs stay, for nothing else.
     """
 
-    def __init__(self, dialogs: Dialogs, core: TowardsCore, border: TrustBorder, tokens: Tokens, send: Send) -> None:
+    def __init__(self, dialogs: Dialogs, own: OwnRequests) -> None:
         self._dialogs = dialogs
-        self._core = core
-        self._border = border
-        self._random = tokens
-        self._send = send
+        self._own = own
 
     def relayed(self, context: str, response: Response) -> None:
         """A response goes to the caller: of a dialog whose 2xx got there, both sides know."""
@@ -86,24 +76,6 @@ class NetworkRelease:
     def _part(self, dialog: WebDialog, side: Side, flow: Flow | None, reason: str, now: float) -> None:
         """Send a BYE, and before it the ACK that the called side waits for."""
         if side is not dialog.caller and not dialog.acknowledged:
-            self._request(dialog, "ACK", side, flow, "", now)
+            self._own.send(dialog, "ACK", side, flow, now)
         _log.info("BYE in the network's name towards %s: %s", side.value, reason)
-        self._request(dialog, "BYE", side, flow, reason, now)
-
-    def _request(self, dialog: WebDialog, method: str, side: Side, flow: Flow | None, reason: str, now: float) -> None:
-        if side is Side.WEB and flow is None:
-            return
-        try:
-            request = dialog.request(method, side)
-            if reason:
-                request.headers.add("Reason", reason)
-            if side is Side.IMS and dialog.icid:
-                self._border.charge(request, dialog.icid)
-            destination = flow if side is Side.WEB and flow is not None else self._core.hop(request)
-            sent_by = None if side is Side.WEB else self._core.sent_by
-            if method == "ACK":
-                self._send(SendStateless(request, destination, sent_by), now)
-            else:
-                self._send(SendRequest(request, destination, f"release-{self._random(16)}", sent_by), now)
-        except (SipParseError, ValueError) as error:
-            _log.warning("%s towards %s cannot be sent: %s", method, side.value, error)
+        self._own.send(dialog, "BYE", side, flow, now, ("Reason", reason))

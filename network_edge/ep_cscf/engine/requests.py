@@ -15,6 +15,7 @@ from imskit.sip.wire.message import Request, response_to
 from imskit.sip.wire.uri import SipUri
 from network_edge.ep_cscf.engine.access import clean_credentials, unavailable
 from network_edge.ep_cscf.engine.dialogs import MAKES_DIALOGS, Dialogs, Root, WebDialog
+from network_edge.ep_cscf.engine.early_answers import number_towards_ims, report_as_known
 from network_edge.ep_cscf.engine.effects import Side, TokenClaims
 from network_edge.ep_cscf.engine.identities import (
     anonymous,
@@ -162,7 +163,8 @@ class Requests:
         request.uri = dialog.ims_target
         self._contexts[asked.context] = Context(Side.WEB, binding, request.copy(), dialog)
         self._notified(request, dialog, now)
-        return Forward(asked.context, (self._core.within(dialog.routes, dialog.ims_target),), request)
+        target = self._core.within(dialog.routes, dialog.ims_target)
+        return Forward(asked.context, (replace(target, headers=number_towards_ims(request, dialog)),), request)
 
     def from_core(self, asked: RouteRequest, now: float) -> Forward | Respond:
         """Clause 5.2.6.4: the token in Path says which client, that in Record-Route which dialog."""
@@ -210,6 +212,7 @@ class Requests:
             return self._refuse(asked, 430, "the client's connection is gone")
         if dialog is not None:
             dialog.saw(request, Side.IMS)
+            report_as_known(request, dialog)
         self._towards_web(asked, binding, dialog)
         if dialog is not None:
             self._notified(request, dialog, now)

@@ -11,6 +11,7 @@ from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri
 from network_edge.ep_cscf.engine.access import unavailable
 from network_edge.ep_cscf.engine.dialogs import MAKES_DIALOGS, Dialogs, WebDialog, contact_of
+from network_edge.ep_cscf.engine.early_answers import number_towards_web
 from network_edge.ep_cscf.engine.effects import Side
 from network_edge.ep_cscf.engine.identities import key_of
 from network_edge.ep_cscf.engine.registering import refuse
@@ -47,9 +48,15 @@ class Responses:
         else:
             if ready.origin != "received":
                 response = self._core_is_gone(context, response)
+            number_towards_web(response, context.request)
             self._border.outward(response)
         self._note_dialog(ready.context, context, response, now)
         return response
+
+    def made(self, context: Context, response: Response) -> WebDialog | None:
+        """Return the dialog that a response to a client's request has made."""
+        request, registration = context.request, context.binding.token
+        return self._dialogs.get((registration, request.call_id, request.from_.tag or "", response.to.tag or ""))
 
     def _core_is_gone(self, context: Context, response: Response) -> Response:
         """Clause 5.2.6.3.3: the S-CSCF cannot be reached; the client may find another by registering anew."""
@@ -120,6 +127,7 @@ class Responses:
                 ims=called if from_web else caller,
                 web_target=contact_of(request if from_web else response),
                 ims_target=contact_of(response if from_web else request),
+                first=sequence,
                 web_sequence=sequence if from_web else 0,
                 ims_sequence=0 if from_web else sequence,
             )

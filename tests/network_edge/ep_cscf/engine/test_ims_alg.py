@@ -97,11 +97,11 @@ class TestFromTheWeb:
         assert [question.request.to_tag for question in bench.gateway.asked[1:]] == ["a", "b", "a"]
 
     @pytest.mark.parametrize("again", [True, False])
-    @pytest.mark.parametrize("reliable", [True, False])
-    def test_the_fork_that_answers_gets_the_media(self, bench: Any, reliable: bool, again: bool) -> None:
+    @pytest.mark.parametrize(("reliable", "known"), [(True, True), (True, False), (False, False)])
+    def test_the_fork_that_answers_gets_the_media(self, bench: Any, reliable: bool, known: bool, again: bool) -> None:
         """RFC 3261 section 13.2.2.4: its early answer counts, though another's was the last, said again or not."""
         headers = (("Require", "100rel"), ("RSeq", "1")) if reliable else ()
-        key, sent = bench.invite(bench.web)
+        key, sent = bench.invite(bench.web, headers=(("Supported", "100rel"),) if known else ())
         first = bench.ims.answer(sent.body, version=1)
         early = bench.reply(key, 183, first, tag="a", headers=headers)
         bench.reply(key, 183, bench.ims.answer(sent.body, version=2), tag="b", headers=headers)
@@ -110,7 +110,7 @@ class TestFromTheWeb:
         assert asked == ["a", "b", "a"]
         assert bench.gateway.asked[-1].request.sdp.encode() == bench.gateway.asked[1].request.sdp.encode()
         # A WIC that had the answer reliably needs it no more (RFC 6337 section 3.1.1).
-        assert final.body == (early.body if again or not reliable else b"")
+        assert final.body == (early.body if again or not known else b"")
         bench.reply(key, 200, first if again else b"", tag="a")
         assert len(bench.gateway.asked) == 4
 
@@ -262,7 +262,7 @@ class TestReliableResponses:
         assert (bench.gateway.offers, bench.gateway.answers) == (1, 1)
 
     def test_new_offer_in_prack(self, bench: Any, is_for_web: Any, is_for_ims: Any) -> None:
-        key, sent = bench.invite(bench.web)
+        key, sent = bench.invite(bench.web, headers=(("Supported", "100rel"),))
         bench.reply(key, 183, bench.ims.answer(sent.body), tag="i1", headers=RELIABLE)
         prack, again = bench.inside("PRACK", bench.web, bench.web.offer())
         assert is_for_ims(again)
@@ -274,11 +274,36 @@ class TestReliableResponses:
         assert not bench.reply(key, 183, bench.ims.offer(), tag="i1").body
         assert bench.gateway.offers == 0
 
-    def test_precondition_marks_of_ims_do_not_reach_the_browser(self, bench: Any) -> None:
-        key, sent = bench.invite(bench.web)
+    @pytest.mark.parametrize(("supported", "left"), [("100rel", ["100rel"]), ("timer", [])])
+    def test_precondition_marks_of_ims_do_not_reach_the_browser(
+        self, bench: Any, supported: str, left: list[str]
+    ) -> None:
+        """Nor does 100rel, if it has none."""
+        key, sent = bench.invite(bench.web, headers=(("Supported", supported),))
+        assert "100rel" in sent.supported
         headers = (("Require", "100rel, precondition"), ("RSeq", "1"))
         early = bench.reply(key, 183, bench.ims.answer(sent.body), tag="i1", headers=headers)
-        assert early.require == ["100rel"]
+        assert early.require == left
+        assert ("RSeq" in early.headers) == bool(left)
+        assert bench.alg.acknowledges(key) == (not left)
+
+    @pytest.mark.parametrize("repeats", [True, False])
+    def test_an_early_answer_that_is_confirmed_here_comes_again(self, bench: Any, repeats: bool) -> None:
+        """RFC 6337 section 3.1.1: what came unreliably has to be in the 2xx."""
+        key, sent = bench.invite(bench.web)
+        answer = bench.ims.answer(sent.body)
+        early = bench.reply(key, 183, answer, tag="i1", headers=RELIABLE)
+        assert early.body and not early.require
+        assert bench.reply(key, 200, answer if repeats else b"", tag="i1").body == early.body
+        assert bench.gateway.answers == 1
+
+    def test_without_an_offer_nothing_is_confirmed_here(self, bench: Any) -> None:
+        """The PRACK would have to carry the browser's answer."""
+        key, sent = bench.invite(bench.web, b"")
+        assert "100rel" not in sent.supported and not bench.alg.acknowledges(key)
+        bench.call_id = "back"
+        key, sent = bench.invite(bench.ims)
+        assert "100rel" not in sent.supported and not bench.alg.acknowledges(key)
 
 
 class TestLaterOffers:

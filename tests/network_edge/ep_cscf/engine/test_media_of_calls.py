@@ -188,8 +188,8 @@ def test_a_call_whose_client_comes_back_keeps_its_media(scene: Scene) -> None:
     assert "flow-lost" in kinds and "flow-back" in kinds
 
 
-def _from_bob(scene: Scene, method: str, invite: Request) -> Request:
-    (sent,) = scene.world.to_core("INVITE")
+def _from_bob(scene: Scene, method: str, invite: Request, *fields: tuple[str, object]) -> Request:
+    (sent, *_) = scene.world.to_core("INVITE")
     request = scene.world.core_request(
         method,
         scene.alice.contact,
@@ -197,6 +197,7 @@ def _from_bob(scene: Scene, method: str, invite: Request) -> Request:
         ("From", f"<{BOB}>;tag=bob"),
         ("To", invite.headers.get("From")),
         ("Call-ID", invite.call_id),
+        *fields,
     )
     scene.world.from_core(request)
     return request
@@ -256,3 +257,170 @@ def test_media_are_lost_while_the_client_is_away(scene: Scene) -> None:
     assert "media-timeout" in bye.headers.get("Reason")
     assert len(scene.world.to_core("BYE")) == 1
     assert scene.world.edge.dialogs == 0
+
+
+# ---- early answers for clients without 100rel ----------------------------------------------------------------
+
+REMOTE = "<sip:bob@10.45.0.1:5062>"
+
+
+@dataclass
+class Early:
+    """Alice, who has no PRACK, calls; Bob answers early and wants one."""
+
+    scene: Scene
+    invite: Request
+
+    def bob(self, status: int, *fields: tuple[str, object], body: bytes = b"", tag: str = "bob") -> None:
+        """A response of Bob's."""
+        (sent,) = self.scene.world.to_core("INVITE")
+        response = response_to(sent, status, to_tag=tag)
+        response.headers.add("Contact", REMOTE)
+        for name, value in fields:
+            response.headers.add(name, value)
+        if body:
+            response.set_body(body, "application/sdp")
+        self.scene.world.from_core(response)
+        self.scene.gateway()
+
+    def reliable(self, status: int, number: int, body: bytes = b"", tag: str = "bob") -> None:
+        self.bob(status, ("Require", "100rel"), ("RSeq", number), body=body, tag=tag)
+
+    def heard(self) -> list[Response]:
+        """What Alice got of her INVITE."""
+        found = [each for each in self.scene.alice.received if isinstance(each, Response)]
+        return [each for each in found if each.cseq == self.invite.cseq and each.status > 100]
+
+    def pracks(self) -> list[tuple[str, str, str | None]]:
+        sent = self.scene.world.to_core("PRACK")
+        return [(str(each.rack), str(each.cseq), each.to.tag) for each in sent]
+
+    def send(self, method: str, number: int, *fields: tuple[str, object]) -> Response | None:
+        """A request of Alice's in the dialog."""
+        usual = (("To", f"<{BOB}>;tag=bob"), ("Call-ID", self.invite.call_id), ("CSeq", f"{number} {method}"))
+        request = self.scene.alice.build(method, "sip:bob@10.45.0.1:5062", *usual, *fields)
+        return self.scene.alice.outcome(request)
+
+
+def early_call(scene: Scene, *fields: tuple[str, object]) -> Early:
+    scene.world.on_request = lambda request: (
+        response_to(request, 200) if request.method not in ("INVITE", "REGISTER", "ACK", "SUBSCRIBE") else None
+    )
+    invite = scene.alice.build("INVITE", BOB, *fields, body=sdp("198.51.100.1"))
+    scene.alice.send(invite)
+    scene.gateway()
+    return Early(scene, invite)
+
+
+def test_the_edge_confirms_for_a_client_without_prack(scene: Scene) -> None:
+    """RFC 3262, TS 24.229 clause 5.2.1 (IMS-ALG): the client has the answer while it rings."""
+    call = early_call(scene, ("Supported", "timer"), ("Allow", "INVITE, ACK, BYE"))
+    (sent,) = scene.world.to_core("INVITE")
+    number = call.invite.cseq.number
+    assert sent.supported == ["timer", "100rel"] and "PRACK" in sent.headers.elements("Allow")
+    call.reliable(183, 7001, sdp("10.46.0.2"))
+    assert call.pracks() == [(f"7001 {number} INVITE", f"{number + 1} PRACK", "bob")]
+    (prack,) = scene.world.to_core("PRACK")
+    assert prack.uri == "sip:bob@10.45.0.1:5062" and prack.from_.tag == call.invite.from_.tag
+    (early,) = call.heard()
+    assert b"203.0.113.12" in early.body
+    assert "RSeq" not in early.headers and not early.require
+    # The same again, and one too early: neither is confirmed, or told.
+    call.reliable(183, 7001, sdp("10.46.0.2"))
+    call.reliable(180, 7003)
+    assert len(call.pracks()) == len(call.heard()) == 1
+    call.reliable(180, 7002)
+    assert call.pracks()[1:] == [(f"7002 {number} INVITE", f"{number + 2} PRACK", "bob")]
+    call.bob(200)
+    ringing, answered = call.heard()[1:]
+    assert (ringing.status, answered.status) == (180, 200)
+    assert answered.body == early.body
+
+
+def test_numbers_go_on_behind_the_edges_own(scene: Scene) -> None:
+    """Towards IMS each request of the client's has the next number, towards the client its own."""
+    call = early_call(scene)
+    first = call.invite.cseq.number
+    call.reliable(183, 1, sdp("10.46.0.2"))
+    call.bob(200)
+    call.send("ACK", first)
+    assert [each.cseq.number for each in scene.world.to_core("ACK")] == [first]
+    answered = call.send("INFO", first + 1)
+    assert answered is not None and answered.status == 200 and answered.cseq.number == first + 1
+    assert [each.cseq.number for each in scene.world.to_core("INFO")] == [first + 2]
+    scene.world.on_request = lambda request: (
+        response_to(request, 500 if request.method == "UPDATE" else 200)
+        if request.method not in ("REGISTER", "ACK", "SUBSCRIBE")
+        else None
+    )
+    refused = call.send("UPDATE", first + 2)
+    assert refused is not None and (refused.status, refused.cseq.number) == (500, first + 2)
+    again = call.send("INVITE", first + 3)
+    assert again is not None and (again.status, again.cseq.number) == (200, first + 3)
+    call.send("ACK", first + 3)
+    assert [each.cseq.number for each in scene.world.to_core("ACK")] == [first, first + 4]
+    assert call.send("REFER", first + 4, ("Refer-To", "<sip:x@y>")) is not None
+    (sent,) = scene.world.to_core("REFER")
+    scene.alice.answer = lambda request: response_to(request, 200)
+    for package, known in (("refer", first + 4), ("other", sent.cseq.number)):
+        _from_bob(scene, "NOTIFY", call.invite, ("Event", f"{package};id={sent.cseq.number}"))
+        notify = scene.alice.requests("NOTIFY")[-1]
+        assert notify.event is not None and (notify.event.package, notify.event.id) == (package, str(known))
+    bye = call.send("BYE", first + 5)
+    assert bye is not None and bye.status == 200
+    assert scene.world.to_core("BYE")[0].cseq.number == first + 6
+    assert scene.world.edge.dialogs == 0
+
+
+def test_a_release_counts_on_too(scene: Scene) -> None:
+    call = early_call(scene)
+    call.reliable(183, 1, sdp("10.46.0.2"))
+    call.bob(200)
+    call.send("ACK", call.invite.cseq.number)
+    call.send("INFO", call.invite.cseq.number + 1)
+    (name,) = scene.media
+    scene.world.feed(MediaLost(name, Loss.CONSENT))
+    assert [each.cseq.number for each in scene.world.to_core("BYE")] == [call.invite.cseq.number + 3]
+
+
+def test_each_fork_counts_for_itself(scene: Scene) -> None:
+    call = early_call(scene)
+    number = call.invite.cseq.number
+    for tag in ("bob", "desk"):
+        call.reliable(183, 50, sdp("10.46.0.2"), tag)
+    assert call.pracks() == [(f"50 {number} INVITE", f"{number + 1} PRACK", tag) for tag in ("bob", "desk")]
+    assert len(call.heard()) == 2
+
+
+def test_a_client_with_100rel_confirms_itself(scene: Scene) -> None:
+    call = early_call(scene, ("Supported", "100rel"))
+    call.reliable(183, 9, sdp("10.46.0.2"))
+    (early,) = call.heard()
+    assert (early.rseq, early.require) == (9, ["100rel"])
+    assert not call.pracks()
+    number = call.invite.cseq.number + 1
+    answered = call.send("PRACK", number, ("RAck", f"9 {number - 1} INVITE"))
+    assert answered is not None and answered.status == 200
+    assert call.pracks() == [(f"9 {number - 1} INVITE", f"{number} PRACK", "bob")]
+
+
+def test_a_reliable_response_without_contact(scene: Scene) -> None:
+    """There is nowhere to send the PRACK: nothing is told that is not confirmed."""
+    call = early_call(scene)
+    (sent,) = scene.world.to_core("INVITE")
+    response = response_to(sent, 183, to_tag="bob")
+    for name, value in (("Require", "100rel"), ("RSeq", "1")):
+        response.headers.add(name, value)
+    scene.world.from_core(response)
+    assert not call.pracks() and not call.heard()
+    call.reliable(183, 1, sdp("10.46.0.2"))
+    assert len(call.pracks()) == len(call.heard()) == 1
+
+
+@pytest.mark.parametrize("number", ["4294967296", "x"])
+def test_numbers_that_are_none(scene: Scene, number: str) -> None:
+    call = early_call(scene)
+    call.bob(183, ("Require", "100rel"), ("RSeq", number), body=sdp("10.46.0.2"))
+    assert not call.heard() and not call.pracks()
+    call.bob(200, body=sdp("10.46.0.2"))
+    assert call.heard()[-1].status == 200

@@ -79,16 +79,16 @@ def test_ims_does_not_trickle(bench: Any) -> None:
 
 def test_the_marks_are_seen_by_the_browser_only(bench: Any) -> None:
     """Recv-Info and the option tag: put in towards the browser, taken out towards IMS (RFC 8840 section 10)."""
-    marks = (("Supported", "trickle-ice, timer"), ("Recv-Info", "trickle-ice, x-other"))
+    marks = (("Supported", "trickle-ice, timer, 100rel"), ("Recv-Info", "trickle-ice, x-other"))
     key, sent = bench.invite(bench.web, headers=marks)
-    assert (sent.supported, sent.headers.elements("Recv-Info")) == (["timer"], ["x-other"])
+    assert (sent.supported, sent.headers.elements("Recv-Info")) == (["timer", "100rel"], ["x-other"])
     answer = bench.reply(key, 200, bench.ims.answer(sent.body), tag="i1", headers=(("Supported", "timer"),))
     assert (answer.supported, answer.headers.elements("Recv-Info")) == (["timer", "trickle-ice"], ["trickle-ice"])
     bench.call_id = "back"
     key, sent = bench.invite(bench.ims)
     assert sent.headers.elements("Recv-Info") == ["trickle-ice"]
     answer = bench.reply(key, 200, bench.web.answer(sent.body), tag="w1", headers=marks)
-    assert (answer.supported, answer.headers.elements("Recv-Info")) == (["timer"], ["x-other"])
+    assert (answer.supported, answer.headers.elements("Recv-Info")) == (["timer", "100rel"], ["x-other"])
 
 
 def test_other_packages_pass(bench: Any) -> None:
