@@ -17,8 +17,9 @@ from imskit.long_service import expect_long_service
 from imskit.observe import logs
 from network_edge.config import EdgeConfig, load_edge
 from network_edge.edge import Edge, EdgeError
-from network_edge.ep_cscf.command import summary, until_drained
+from network_edge.ep_cscf.command import summary
 from network_edge.ep_cscf.server import EpCscfError, server_tls
+from network_edge.programs import Ending
 
 _RUN_EPILOG = """\
 Four settings are enough: home_domain, core, web_address, ims_address.  What is needed besides (certificate, signing
@@ -75,8 +76,9 @@ async def _serve(config: EdgeConfig) -> int:
         return 1
     assert edge.ep_cscf is not None
     expect_long_service()
+    ending = Ending()
     print(f"ready: edge {config.page}", file=sys.stderr, flush=True)
-    await until_drained(edge.ep_cscf, config.parts[1].drain_seconds)
+    await ending.wait(edge.ep_cscf, config.parts[1].drain_seconds)
     await edge.close()
     return 0
 

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import logging
-import signal
 import socket
 import sys
-from pathlib import Path
 
 import uvloop
 from aiohttp import web
 
 from imskit.config.model import ConfigError, load
+from imskit.long_service import expect_long_service
 from imskit.media.python_plane import PythonPlane
 from imskit.observe import logs
 from imskit.observe.events import EventLog
-from imskit.tasks import spawn
 from network_edge.eims_agw.call_media import MediaNode
 from network_edge.eims_agw.config import AgwConfig
 from network_edge.eims_agw.gateway import Gateway
 from network_edge.eims_agw.metrics import application
 from network_edge.eims_agw.ng_server import NgServer
 from network_edge.iq.gateway import Transport
-
-_log = logging.getLogger(__name__)
+from network_edge.programs import Ending, add_run_and_check
 
 _EPILOG = """\
   imsbridge config sample eims-agw > eims-agw.toml
@@ -38,23 +33,16 @@ exit codes: 0 stopped by a signal, 1 an address could not be used, 2 wrong confi
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``eims-agw run`` and ``eims-agw check`` to the sub-commands of ``imsbridge edge``."""
-    agw = subparsers.add_parser("eims-agw", help="the media gateway between browsers and IMS")
-    commands = agw.add_subparsers(dest="agw_command", required=True)
-    for name, text, function in (
-        ("run", "run the gateway", run),
-        ("check", "look at a configuration, and whether its addresses can be used", check),
-    ):
-        parser = commands.add_parser(
-            name,
-            help=text,
-            description="eIMS-AGW (TS 23.228 annex U): ICE and DTLS-SRTP on one side, RTP on the other,\n"
-            "steered by the NG protocol, as rtpengine is.",
-            epilog=_EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        parser.add_argument("-c", "--config", metavar="FILE", type=Path, required=True, help="configuration (TOML)")
-        parser.add_argument("--log-level", choices=logs.LEVELS, default="info", help="(default info)")
-        parser.set_defaults(run=function)
+    add_run_and_check(
+        subparsers,
+        "eims-agw",
+        help="the media gateway between browsers and IMS",
+        description="eIMS-AGW (TS 23.228 annex U): ICE and DTLS-SRTP on one side, RTP on the other,\n"
+        "steered by the NG protocol, as rtpengine is.",
+        epilog=_EPILOG,
+        run=("run the gateway", run),
+        check=("look at a configuration, and whether its addresses can be used", check),
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -119,13 +107,6 @@ async def _serve(config: AgwConfig) -> int:
     gateway = make_gateway(config)
     server = NgServer(gateway, config.networks)
     runner = web.AppRunner(application(gateway, server), access_log=None)
-    stop, end = asyncio.Event(), asyncio.Event()
-
-    def signalled() -> None:
-        (end if stop.is_set() else stop).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, signalled)
     try:
         await server.start(config.control_address, config.control_port)
         await runner.setup()
@@ -136,24 +117,11 @@ async def _serve(config: AgwConfig) -> int:
         await runner.cleanup()
         server.close()
         return 1
+    expect_long_service()
+    ending = Ending()
     print(f"ready: eims-agw port {server.address[1]}", file=sys.stderr, flush=True)
-    await stop.wait()
-    gateway.draining = True
-    _log.info("draining: %d calls", gateway.sessions)
-    await _first(gateway, end, config.drain)
+    await ending.wait(gateway, config.drain)
     server.close()
     await gateway.close()
     await runner.cleanup()
     return 0
-
-
-async def _first(gateway: Gateway, end: asyncio.Event, seconds: float) -> None:
-    """Wait until the calls have ended, a second signal, or the time is over."""
-    tasks = {spawn(gateway.drained(), "eIMS-AGW calls"), spawn(_set(end), "eIMS-AGW end")}
-    _, pending = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-
-
-async def _set(event: asyncio.Event) -> None:
-    await event.wait()

@@ -207,6 +207,11 @@ class Gateway:
         """Return call-ids, the oldest first."""
         return tuple(list(self._calls)[:limit])
 
+    def drain(self) -> None:
+        """Take no new calls; those that run go on."""
+        self.draining = True
+        _log.info("draining: %d calls", self.sessions)
+
     async def drained(self) -> None:
         """Return when no call is left."""
         await self._empty.wait()

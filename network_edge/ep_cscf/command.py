@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
 import sys
-from pathlib import Path
 
 import uvloop
 
 from imskit.config.model import ConfigError, load
 from imskit.long_service import expect_long_service
 from imskit.observe import logs
-from imskit.tasks import spawn
 from network_edge.ep_cscf.config import EpCscfConfig
 from network_edge.ep_cscf.server import EpCscfError, EpCscfServer, server_tls
+from network_edge.programs import Ending, add_run_and_check
 
 _EPILOG = """\
   imsbridge config sample ep-cscf > ep-cscf.toml
@@ -28,22 +25,15 @@ exit codes: 0 stopped by a signal, 1 an address, a certificate or the core could
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``ep-cscf run`` and ``ep-cscf check`` to the sub-commands of ``imsbridge edge``."""
-    ep_cscf = subparsers.add_parser("ep-cscf", help="SIP over WebSocket of browsers, Mw of an IMS core")
-    commands = ep_cscf.add_subparsers(dest="ep_cscf_command", required=True)
-    for name, text, function in (
-        ("run", "run it", run),
-        ("check", "look at a configuration, its certificates and its gateways", check),
-    ):
-        parser = commands.add_parser(
-            name,
-            help=text,
-            description="eP-CSCF (TS 24.371, TS 23.228 annex U): the P-CSCF of WebRTC clients.",
-            epilog=_EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        parser.add_argument("-c", "--config", metavar="FILE", type=Path, required=True, help="configuration (TOML)")
-        parser.add_argument("--log-level", choices=logs.LEVELS, default="info", help="(default info)")
-        parser.set_defaults(run=function)
+    add_run_and_check(
+        subparsers,
+        "ep-cscf",
+        help="SIP over WebSocket of browsers, Mw of an IMS core",
+        description="eP-CSCF (TS 24.371, TS 23.228 annex U): the P-CSCF of WebRTC clients.",
+        epilog=_EPILOG,
+        run=("run it", run),
+        check=("look at a configuration, its certificates and its gateways", check),
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -113,28 +103,8 @@ async def _serve(config: EpCscfConfig) -> int:
     places += [f"ws {host} port {port}" for host, port in server.ws]
     places += [f"json {host} port {port}" for host, port in server.json]
     expect_long_service()
+    ending = Ending()
     print(f"ready: ep-cscf {', '.join(places)}", file=sys.stderr, flush=True)
-    await until_drained(server, config.drain_seconds)
+    await ending.wait(server, config.drain_seconds)
     await server.close()
     return 0
-
-
-async def until_drained(server: EpCscfServer, seconds: float) -> None:
-    """Return after a first SIGTERM or SIGINT and then: no call left, a second signal, or ``seconds``."""
-    stop, end = asyncio.Event(), asyncio.Event()
-
-    def signalled() -> None:
-        (end if stop.is_set() else stop).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, signalled)
-    await stop.wait()
-    server.drain()
-    tasks = {spawn(server.drained(), "eP-CSCF calls"), spawn(_set(end), "eP-CSCF end")}
-    _, pending = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-
-
-async def _set(event: asyncio.Event) -> None:
-    await event.wait()

@@ -112,6 +112,24 @@ async def test_running_calls_finish_and_new_ones_are_refused(tmp_path):
         await browser.close()
 
 
+async def test_a_second_signal_ends_it_at_once(tmp_path):
+    """With a call that would run for an hour."""
+    port = free_port()
+    async with program(tmp_path, f"control_port = {port}\n{MEDIA}") as process:
+        await until(process, "ready:")
+        gateway = await NgGateway.connect("127.0.0.1", port, watch=0)
+        browser = BrowserEnd(PythonPlane(), offers=True)
+        await gateway.offer(OfferRequest("one", "web", browser.offer(), TOWARDS_IMS))
+        process.send_signal(signal.SIGTERM)
+        await until(process, "draining: 1 calls")
+        await gateway.ping()
+        assert gateway.draining and process.returncode is None
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+        await gateway.close()
+        await browser.close()
+
+
 async def test_check(tmp_path):
     async with program(tmp_path, MEDIA, "check") as process:
         output, _ = await process.communicate()
