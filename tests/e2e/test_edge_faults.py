@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 
 from simulators.lab.browser import Browser, PhonePage
+from simulators.lab.cable import Cable
 from simulators.lab.control import until
 from simulators.lab.edge_demo import TOKEN, log_in
 from simulators.lab.lab import LAPTOP_NUMBER, PHONE_NUMBER, Lab
-from simulators.lab.wire import Wire
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="session")]
 
@@ -36,21 +36,21 @@ async def edge(lab: Lab) -> AsyncIterator[Lab]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def wire(edge: Lab) -> AsyncIterator[Wire]:
+async def cable(edge: Lab) -> AsyncIterator[Cable]:
     """The laptop's connection to the eP-CSCF."""
-    wire = Wire(edge)
-    await wire.mend()
-    yield wire
-    wire.remove()
+    cable = Cable(edge)
+    await cable.mend()
+    yield cable
+    cable.remove()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def laptop(edge: Lab, wire: Wire) -> AsyncIterator[PhonePage]:
+async def laptop(edge: Lab, cable: Cable) -> AsyncIterator[PhonePage]:
     """A browser on the laptop, logged in; its page stays open over all these faults."""
     async with Browser(edge.net.laptop, edge.root / "laptop.wav", "laptop-faults") as browser:
         page = PhonePage(await browser.new_page())
         await log_in(page, TOKEN)
-        assert wire.connections == 1
+        assert cable.connections == 1
         yield page
 
 
@@ -128,14 +128,14 @@ async def _packets(page: PhonePage) -> tuple[int, int]:
 # ---- WebSocket lost within a call ------------------------------------------------------------------------------------
 
 
-async def _lost_and_back(lab: Lab, page: PhonePage, wire: Wire) -> None:
+async def _lost_and_back(lab: Lab, page: PhonePage, cable: Cable) -> None:
     """In a call the connection is reset: the page says so, comes back as the same flow, and speech goes on."""
     await _talk(page)
-    wire.cut()
+    cable.cut()
     await page.until("line", "connecting")
     await page.until_shows("Connection lost, trying again")
     await _speech_goes_on(page)
-    await wire.mend()
+    await cable.mend()
     await page.until("line", "ready", within=_RETURN)
     assert await page.data("call") == "talking"
     await _speech_goes_on(page)
@@ -143,8 +143,8 @@ async def _lost_and_back(lab: Lab, page: PhonePage, wire: Wire) -> None:
     assert (status["calls"], status["registrations"]) == (1, 1)
 
 
-async def test_websocket_lost_within_a_call_then_the_page_hangs_up(edge: Lab, page: PhonePage, wire: Wire) -> None:
-    await _lost_and_back(edge, page, wire)
+async def test_websocket_lost_within_a_call_then_the_page_hangs_up(edge: Lab, page: PhonePage, cable: Cable) -> None:
+    await _lost_and_back(edge, page, cable)
     await page.press("hangup")
     await page.until("call", "ended")
     await page.until_shows("Call ended")
@@ -152,49 +152,49 @@ async def test_websocket_lost_within_a_call_then_the_page_hangs_up(edge: Lab, pa
     await _nothing_held(edge)
 
 
-async def test_websocket_lost_within_a_call_then_the_phone_hangs_up(edge: Lab, page: PhonePage, wire: Wire) -> None:
-    await _lost_and_back(edge, page, wire)
+async def test_websocket_lost_within_a_call_then_the_phone_hangs_up(edge: Lab, page: PhonePage, cable: Cable) -> None:
+    await _lost_and_back(edge, page, cable)
     await edge.phone("POST", "/hangup")
     await page.until("call", "ended")
     await page.until_shows("The other side hung up")
     await _nothing_held(edge)
 
 
-async def test_phone_hangs_up_while_the_websocket_is_away(edge: Lab, page: PhonePage, wire: Wire) -> None:
+async def test_phone_hangs_up_while_the_websocket_is_away(edge: Lab, page: PhonePage, cable: Cable) -> None:
     """Nobody can tell the page now; it learns of it when it is back."""
     await _talk(page)
-    wire.cut()
+    cable.cut()
     await page.until("line", "connecting")
     await _speech_goes_on(page)
     await edge.phone("POST", "/hangup")
     await _phone_call(edge, None)
-    await wire.mend()
+    await cable.mend()
     await page.until("call", "ended", within=_RETURN)
     await page.until_shows("The other side hung up")
     await page.until("line", "ready", within=_RETURN)
     await _nothing_held(edge)
 
 
-async def test_page_hangs_up_while_the_websocket_is_away(edge: Lab, page: PhonePage, wire: Wire) -> None:
+async def test_page_hangs_up_while_the_websocket_is_away(edge: Lab, page: PhonePage, cable: Cable) -> None:
     """Its BYE goes nowhere: the gateway sees that the browser has left, and the phone is released."""
     await _talk(page)
-    wire.cut()
+    cable.cut()
     await page.until("line", "connecting")
     await page.press("hangup")
     await page.until("call", "ended")
     await _phone_call(edge, None)
-    await wire.mend()
+    await cable.mend()
     await page.until("line", "ready", within=_RETURN)
     await _nothing_held(edge)
 
 
-async def test_phone_calls_while_the_websocket_is_away(edge: Lab, page: PhonePage, wire: Wire) -> None:
+async def test_phone_calls_while_the_websocket_is_away(edge: Lab, page: PhonePage, cable: Cable) -> None:
     """The caller hears at once that nobody is there (RFC 5626: 430), and gets through once the page is back."""
-    wire.cut()
+    cable.cut()
     await page.until("line", "connecting")
     await edge.phone("POST", "/dial", target=f"tel:{LAPTOP_NUMBER}")
     await _phone_call(edge, None)
-    await wire.mend()
+    await cable.mend()
     await page.until("line", "ready", within=_RETURN)
     await edge.phone("POST", "/dial", target=f"tel:{LAPTOP_NUMBER}")
     await page.until("call", "ringing-in")

@@ -1,4 +1,4 @@
-"""The laptop's connection to the eP-CSCF, as a wire that can be cut and mended: its TCP only, media go elsewhere.
+"""The laptop's connection to the eP-CSCF, as a cable that can be cut and mended: its TCP only, media go elsewhere.
 
 The laptop takes the name of the WebSocket for its own address (``/etc/hosts``, as a captive network would); what comes
 there goes on to the edge octet for octet, TLS and all.
@@ -19,7 +19,7 @@ _HOSTS = "127.0.0.1 localhost\n"
 _RESET = struct.pack("ii", 1, 0)
 
 
-class Wire:
+class Cable:
     """Start it before the laptop's browser; ``mend()`` first."""
 
     def __init__(self, lab: Lab) -> None:
@@ -68,7 +68,7 @@ class Wire:
         far_reader, far_writer = await asyncio.open_connection(sock=sock)
         self.connections += 1
         self._writers |= {writer, far_writer}
-        there = spawn(_pump(reader, far_writer), "wire to the edge")
+        there = spawn(_pump(reader, far_writer), "cable to the edge")
         await _pump(far_reader, writer)
         there.cancel()
         self._writers -= {writer, far_writer}
