@@ -13,7 +13,7 @@ from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.message import Request
 from network_edge.ep_cscf.engine import option_tags, refusals
 from network_edge.ep_cscf.engine.alg_state import AlgState
-from network_edge.ep_cscf.engine.call import Call, CallKey, Context, Dialog, Exchange, Job, other
+from network_edge.ep_cscf.engine.call import Call, CallKey, Carried, Dialog, Exchange, Job, other
 from network_edge.ep_cscf.engine.early_answers import acknowledge_here
 from network_edge.ep_cscf.engine.effects import CallStepKind, MediaFailed, Side
 from network_edge.ep_cscf.engine.refusals import refusal
@@ -52,7 +52,7 @@ class RequestSide:
             if request.method not in _WITH_SESSION:
                 return replace(forward, request=request)
             call, dialog = self._state.calls.find(request, side, party)
-            return self._route(forward, Context(key, request, side, call, dialog=dialog), party, now)
+            return self._route(forward, Carried(key, request, side, call, dialog=dialog), party, now)
         except (SipParseError, SdpError) as error:
             if request.method == "ACK":  # nobody can be told, and the 2xx needs it
                 remove_body(request)
@@ -62,7 +62,7 @@ class RequestSide:
                 return Respond(key, refusal(request, error.status, error.brief))
             return Respond(key, refusal(request, error.status, str(error), error.warning))
 
-    def _route(self, forward: Forward, context: Context, party: str, now: float) -> Forward | Respond | None:
+    def _route(self, forward: Forward, context: Carried, party: str, now: float) -> Forward | Respond | None:
         request, call, dialog = context.request, context.call, context.dialog
         go = replace(forward, request=request)
         if request.method == "BYE":
@@ -98,7 +98,7 @@ class RequestSide:
             # RFC 3261 section 14.2, RFC 3311 section 5.2.
             if open_.offerer is context.side:
                 refused = refusal(request, 500, "the last offer has no answer yet")
-                refused.headers.add("Retry-After", int(self._state.tokens(2), 16) % 11)
+                refused.headers.add("Retry-After", int(self._state.random(2), 16) % 11)
             else:
                 refused = refusal(request, 491, "an offer is on its way to you")
             return Respond(context.key, refused)
@@ -108,7 +108,7 @@ class RequestSide:
         return None
 
     def _first_invite(
-        self, go: Forward, context: Context, body: SessionBody, party: str, now: float
+        self, go: Forward, context: Carried, body: SessionBody, party: str, now: float
     ) -> Forward | Respond | None:
         request = context.request
         key: CallKey = (party, request.call_id, request.from_.tag or "", context.side)
@@ -132,7 +132,7 @@ class RequestSide:
     def _offer(
         self,
         go: Forward,
-        context: Context,
+        context: Carried,
         call: Call,
         dialog: Dialog | None,
         body: SessionBody,
@@ -157,7 +157,7 @@ class RequestSide:
 
         self._state.calls.ask(call, Job(question, context.key, done, failed))
 
-    def _ack(self, go: Forward, context: Context, body: SessionBody, now: float) -> Forward | Respond | None:
+    def _ack(self, go: Forward, context: Carried, body: SessionBody, now: float) -> Forward | Respond | None:
         request, call, dialog = context.request, context.call, context.dialog
         if body.sdp is None:
             return go
@@ -178,7 +178,7 @@ class RequestSide:
         return self._answer_in_request(go, context, call, dialog, body, now)
 
     def _answer_in_request(
-        self, go: Forward, context: Context, call: Call, dialog: Dialog, body: SessionBody, now: float
+        self, go: Forward, context: Carried, call: Call, dialog: Dialog, body: SessionBody, now: float
     ) -> Forward | Respond | None:
         """The answer to an offer that came in a response: in ACK or PRACK."""
         assert body.sdp is not None
@@ -207,7 +207,7 @@ class RequestSide:
         return None
 
     def _answer_refused(
-        self, go: Forward, context: Context, body: SessionBody, failure: MediaFailed
+        self, go: Forward, context: Carried, body: SessionBody, failure: MediaFailed
     ) -> Forward | Respond:
         """Both sides believe in an answer that cannot be had: what becomes of its request, before the release."""
         if context.request.method == "ACK":

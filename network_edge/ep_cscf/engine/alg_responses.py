@@ -11,7 +11,7 @@ from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.message import Response
 from network_edge.ep_cscf.engine import option_tags, refusals
 from network_edge.ep_cscf.engine.alg_state import AlgState
-from network_edge.ep_cscf.engine.call import Call, Context, Dialog, Exchange, Job, other
+from network_edge.ep_cscf.engine.call import Call, Carried, Dialog, Exchange, Job, other
 from network_edge.ep_cscf.engine.early_answers import RELIABLE, make_unreliable
 from network_edge.ep_cscf.engine.effects import CallStepKind, MediaFailed, ReleaseCall, Side
 from network_edge.ep_cscf.engine.session_body import SessionBody, remove_body, remove_session
@@ -50,7 +50,7 @@ class ResponseSide:
             return RelayResponse(ready.context, response)
 
     def _response(
-        self, context: Context, response: Response, reliable: bool, now: float
+        self, context: Carried, response: Response, reliable: bool, now: float
     ) -> RelayResponse | Respond | None:
         relay = RelayResponse(context.key, response)
         call, tag = context.call, response.to.tag
@@ -91,7 +91,7 @@ class ResponseSide:
     def _answer_in_response(
         self,
         relay: RelayResponse,
-        context: Context,
+        context: Carried,
         call: Call,
         dialog: Dialog,
         body: SessionBody,
@@ -154,7 +154,7 @@ class ResponseSide:
     def _put_in_force(
         self,
         relay: RelayResponse,
-        context: Context,
+        context: Carried,
         call: Call,
         dialog: Dialog,
         body: SessionBody,
@@ -185,7 +185,7 @@ class ResponseSide:
     def _offer_in_response(
         self,
         relay: RelayResponse,
-        context: Context,
+        context: Carried,
         call: Call,
         dialog: Dialog,
         body: SessionBody,
@@ -228,7 +228,7 @@ class ResponseSide:
     def _bad_response(
         self,
         relay: RelayResponse,
-        context: Context,
+        context: Carried,
         call: Call,
         dialog: Dialog,
         status: int,
@@ -258,7 +258,7 @@ class ResponseSide:
             self._state.release(call, refusals.NO_ANSWER, now, but=context.key)
         return RelayResponse(context.key, refused)
 
-    def _failed(self, context: Context, status: int, now: float) -> None:
+    def _failed(self, context: Carried, status: int, now: float) -> None:
         """A final response without success: an offer in the request has not happened (RFC 6337 section 3.4)."""
         call, dialog = context.call, context.dialog
         if call is None or call.ended:
@@ -269,7 +269,7 @@ class ResponseSide:
         elif dialog is not None and dialog.exchange is not None and dialog.exchange is context.exchange:
             dialog.exchange = None
 
-    def _said_to_caller(self, context: Context, call: Call, dialog: Dialog) -> bytes | None:
+    def _said_to_caller(self, context: Carried, call: Call, dialog: Dialog) -> bytes | None:
         return next(
             (context.said[tag] for tag in call.confirmed if tag != dialog.tag and tag in context.said),
             context.said.get(dialog.tag),

@@ -13,7 +13,7 @@ from imskit.sip.engine.events import Key
 from imskit.sip.engine.proxy_events import Forward, RelayResponse, Respond
 from imskit.sip.wire.message import Request, Response
 from network_edge.ep_cscf.engine import refusals
-from network_edge.ep_cscf.engine.call import Call, Context, Dialog, other
+from network_edge.ep_cscf.engine.call import Call, Carried, Dialog, other
 from network_edge.ep_cscf.engine.calls import Calls
 from network_edge.ep_cscf.engine.effects import (
     CallStep,
@@ -61,12 +61,12 @@ class AlgState:
     """The shared state; ``flags`` are by the side that a description is written for."""
 
     def __init__(self, tokens: Tokens, limits: AlgLimits, flags: dict[Side, MediaFlags]) -> None:
-        self.tokens = tokens
+        self.random = tokens
         self.limits = limits
         self.flags = flags
         self.outputs: deque[AlgOutput] = deque()
         self.calls = Calls(tokens, self.outputs.append)
-        self.contexts: dict[Key, Context] = {}
+        self.contexts: dict[Key, Carried] = {}
         self.alarms = Alarms()
 
     def answer_question(self, call: Call, dialog: Dialog, side: Side, sdp: bytes) -> AnswerRequest:

@@ -128,8 +128,8 @@ class Call:
 
 
 @dataclass(eq=False, slots=True)
-class Context:
-    """One request on its way, kept for its responses."""
+class Carried:
+    """A request on its way that may carry a description or have it in its responses."""
 
     key: Key
     request: Request

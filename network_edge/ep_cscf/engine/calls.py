@@ -16,7 +16,7 @@ class Calls:
     """All calls; ``ask`` takes each question to the gateway."""
 
     def __init__(self, tokens: Tokens, ask: Callable[[MediaOffer | MediaAnswer], None]) -> None:
-        self._tokens = tokens
+        self._random = tokens
         self._ask = ask
         self._calls: dict[CallKey, Call] = {}
         self._of_party: dict[str, dict[CallKey, Call]] = {}
@@ -32,7 +32,7 @@ class Calls:
 
     def add(self, key: CallKey, invite: Key) -> Call:
         """Begin a call."""
-        call = self._calls[key] = Call(key, self._tokens(16), invite)
+        call = self._calls[key] = Call(key, self._random(16), invite)
         self._of_party.setdefault(call.party, {})[key] = call
         self._of_media[call.media_id] = call
         return call

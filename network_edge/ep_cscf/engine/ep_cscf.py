@@ -70,7 +70,7 @@ from network_edge.ep_cscf.engine.own_requests import OwnRequests
 from network_edge.ep_cscf.engine.reg_event import Ended, RegEvents, names_contact
 from network_edge.ep_cscf.engine.registering import Draft, Outcome, Registering
 from network_edge.ep_cscf.engine.registrations import Binding, Bindings, Scenario
-from network_edge.ep_cscf.engine.requests import Context, Requests
+from network_edge.ep_cscf.engine.requests import Requests, Transit
 from network_edge.ep_cscf.engine.responses import Responses
 from network_edge.ep_cscf.engine.settings import EpCscfSettings
 from network_edge.ep_cscf.engine.telephone_uris import readable
@@ -129,7 +129,7 @@ class EpCscf:
         self._core = TowardsCore(core, SentBy(*self._mw), self._trusted)
         self._own_requests = OwnRequests(self._core, self._border, tokens, self._proxy.handle)
         self._release = NetworkRelease(self._dialogs, self._own_requests)
-        self._contexts: dict[str, Context] = {}
+        self._contexts: dict[str, Transit] = {}
         self._requests = Requests(
             settings,
             w2,
@@ -496,7 +496,7 @@ class EpCscf:
             ):
                 self._refuse_pending(key, context, release.status, release.reason, now)
 
-    def _refuse_pending(self, key: str, context: Context, status: int, reason: str, now: float) -> None:
+    def _refuse_pending(self, key: str, context: Transit, status: int, reason: str, now: float) -> None:
         response = response_to(context.request, status)
         response.headers.add("Reason", reason)
         self._go_on(Respond(key, response), now)

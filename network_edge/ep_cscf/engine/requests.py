@@ -37,7 +37,7 @@ _SHOW_WHO = frozenset({"INVITE", "UPDATE", "MESSAGE", "REFER", "SUBSCRIBE"})
 
 
 @dataclass(slots=True)
-class Context:
+class Transit:
     """A request on its way between a client and IMS."""
 
     side: Side
@@ -74,7 +74,7 @@ class Requests:
         border: TrustBorder,
         core: TowardsCore,
         release: NetworkRelease,
-        contexts: dict[str, Context],
+        contexts: dict[str, Transit],
         tokens: Tokens,
     ) -> None:
         self.draining = False
@@ -130,7 +130,7 @@ class Requests:
         for route in binding.service_route:
             request.headers.add("Route", route)
         mark, record = self._mark(asked, binding, Side.WEB)
-        self._contexts[asked.context] = Context(
+        self._contexts[asked.context] = Transit(
             Side.WEB, binding, request.copy(), mark=mark, asserted=asserted, icid=icid
         )
         return Forward(asked.context, (self._core.along(binding.service_route, record),), request)
@@ -161,7 +161,7 @@ class Requests:
             request.headers.add("Route", route)
         # A core that follows whatever Request-URI comes along a route would send for the client to anywhere.
         request.uri = dialog.ims_target
-        self._contexts[asked.context] = Context(Side.WEB, binding, request.copy(), dialog)
+        self._contexts[asked.context] = Transit(Side.WEB, binding, request.copy(), dialog)
         self._notified(request, dialog, now)
         target = self._core.within(dialog.routes, dialog.ims_target)
         return Forward(asked.context, (replace(target, headers=number_towards_ims(request, dialog)),), request)
@@ -220,11 +220,11 @@ class Requests:
 
     def _towards_web(
         self, asked: RouteRequest, binding: Binding, dialog: WebDialog | None = None, mark: str = ""
-    ) -> Context:
+    ) -> Transit:
         request = asked.request
         vector = vector_of(request)
         self._border.outward(request)
-        context = self._contexts[asked.context] = Context(
+        context = self._contexts[asked.context] = Transit(
             Side.IMS, binding, request.copy(), dialog, mark, "", vector.icid if vector else "", vector
         )
         return context

@@ -16,7 +16,7 @@ from network_edge.ep_cscf.engine.effects import Side
 from network_edge.ep_cscf.engine.identities import key_of
 from network_edge.ep_cscf.engine.registering import refuse
 from network_edge.ep_cscf.engine.registrations import LINGER_SECONDS
-from network_edge.ep_cscf.engine.requests import Context
+from network_edge.ep_cscf.engine.requests import Transit
 from network_edge.ep_cscf.engine.settings import EpCscfSettings
 from network_edge.ep_cscf.engine.telephone_uris import restore
 from network_edge.ep_cscf.engine.trust import TrustBorder
@@ -38,7 +38,7 @@ class Responses:
         self._dialogs = dialogs
         self._border = border
 
-    def edit(self, ready: ResponseReady, context: Context, now: float) -> Response:
+    def edit(self, ready: ResponseReady, context: Transit, now: float) -> Response:
         """Return what goes back in the place of a response."""
         response = ready.response
         if context.side is Side.IMS:
@@ -53,12 +53,12 @@ class Responses:
         self._note_dialog(ready.context, context, response, now)
         return response
 
-    def made(self, context: Context, response: Response) -> WebDialog | None:
+    def made(self, context: Transit, response: Response) -> WebDialog | None:
         """Return the dialog that a response to a client's request has made."""
         request, registration = context.request, context.binding.token
         return self._dialogs.get((registration, request.call_id, request.from_.tag or "", response.to.tag or ""))
 
-    def _core_is_gone(self, context: Context, response: Response) -> Response:
+    def _core_is_gone(self, context: Transit, response: Response) -> Response:
         """Clause 5.2.6.3.3: the S-CSCF cannot be reached; the client may find another by registering anew."""
         if context.dialog is None:
             gone = response_to(context.request, 504)
@@ -70,7 +70,7 @@ class Responses:
             return unavailable(context.request, self._settings.retry_after)
         return response
 
-    def _from_called(self, context: Context, response: Response) -> None:
+    def _from_called(self, context: Transit, response: Response) -> None:
         """Clause 5.2.6.4.4: who answers is who was called; the route is what was recorded on the way."""
         headers, request, binding = response.headers, context.request, context.binding
         restore(response, request)
@@ -87,7 +87,7 @@ class Responses:
             for value in context.record_routes:
                 headers.add("Record-Route", value)
 
-    def _note_dialog(self, key: str, context: Context, response: Response, now: float) -> None:
+    def _note_dialog(self, key: str, context: Transit, response: Response, now: float) -> None:
         """Keep the dialogs that responses make, and forget those that they end."""
         request, dialog = context.request, context.dialog
         if dialog is not None:
@@ -137,7 +137,7 @@ class Responses:
         known.confirmed = known.confirmed or response.success
         self._lasts(known, request, response, now)
 
-    def _within(self, dialog: WebDialog, context: Context, response: Response, now: float) -> None:
+    def _within(self, dialog: WebDialog, context: Transit, response: Response, now: float) -> None:
         request = context.request
         if response.success:
             dialog.refresh(response, Side.IMS if context.side is Side.WEB else Side.WEB)
