@@ -18,7 +18,6 @@ from imskit.observe import logs
 
 if TYPE_CHECKING:
     from simulators.lab.demo import Demo, DemoResult
-    from simulators.lab.measures import CallResult
 
 _DESCRIPTION = """\
 Builds a lab of four hosts in network namespaces (handset, laptop, operator, phone), starts the UE agent with a
@@ -142,91 +141,30 @@ def as_json(result: DemoResult) -> dict[str, object]:
 
 
 def show(result: DemoResult) -> None:
-    """Print the tables."""
+    """Print the table, and what did not hold."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
-    console = Console()
-    if result.start:
-        table = Table(title="Log-in", title_justify="left", box=None, padding=(0, 2, 0, 0))
-        table.add_column("step")
-        table.add_column("ms", justify="right")
-        table.add_column("")
-        for step in result.start:
-            table.add_row(step.name, _number(step.ms), _verdict(step.ok, step.note))
-        console.print(table)
+    from imsbridge.demo_table import problems, rows, table
+
+    console = Console(highlight=False)
+    if rows(result):
+        console.print(table(result))
+        console.print("\nTimes in ms from the click or the dialling on. PESQ: in brackets what the codecs alone give.")
     registration = result.registration
     if registration.security:
         console.print(
-            f"\nIMS registration: {registration.security} by the {registration.backend} back end; set-up "
+            f"\nIMS registration of the agent: {registration.security} by the {registration.backend} back end; set-up "
             f"{registration.protected_ms:.0f} ms, {registration.clear_ms:.0f} ms in clear (medians)"
         )
-    for call in result.calls:
-        console.print()
-        _show_call(console, call)
-    if result.edge.registrations:
-        _show_edge(console, result)
     if result.calls:
         load = result.load
         console.print(
-            f"\nUE agent while talking: {load.cpu_percent} % of one core, {load.memory_mb:.0f} MB in all its processes "
+            f"UE agent while talking: {load.cpu_percent} % of one core, {load.memory_mb:.0f} MB in all its processes "
             f"({load.media_memory_mb:.0f} MB without the web proxy)"
         )
+    for problem in problems(result):
+        console.print("[bold red]no[/]", Text(problem))
     if result.error:
-        console.print(f"\n[bold red]failed:[/] {result.error}", highlight=False)
+        console.print("\n[bold red]failed:[/]", Text(result.error))
     console.print("\n[bold green]every step held[/]" if result.ok else "\n[bold red]not every step held[/]")
-
-
-def _show_call(console: object, call: CallResult) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    assert isinstance(console, Console)
-    table = Table(title=call.name[0].upper() + call.name[1:], title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("step")
-    table.add_column("ms", justify="right")
-    table.add_column("")
-    for step in call.steps:
-        table.add_row(step.name, _number(step.ms), _verdict(step.ok, step.note))
-    console.print(table)
-    speech = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("speech", "codecs", "packets", "PESQ", "codecs alone", "likeness", "added ms", ""):
-        speech.add_column(name, justify="left" if name in ("speech", "codecs", "") else "right")
-    for name, way in ((f"to {call.far}", call.to_phone), (f"to {call.near}", call.to_browser)):
-        speech.add_row(
-            name,
-            way.codecs.replace(" > ", "→"),
-            str(way.packets),
-            "–" if way.pesq is None else f"{way.pesq:.2f}",
-            "–" if way.pesq_codecs is None else f"{way.pesq_codecs:.2f}",
-            f"{way.correlation:.2f}",
-            "–" if way.added_ms is None else f"{way.added_ms:.1f}",
-            _verdict(way.ok, ""),
-        )
-    console.print(speech)
-
-
-def _show_edge(console: object, result: DemoResult) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    assert isinstance(console, Console)
-    console.print()
-    table = Table(title="Registration through the edge", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("way")
-    table.add_column("ms", justify="right")
-    table.add_column("")
-    for step in result.edge.registrations:
-        table.add_row(step.name, _number(step.ms), _verdict(step.ok, step.note))
-    console.print(table)
-    for call in result.edge.calls:
-        console.print()
-        _show_call(console, call)
-
-
-def _number(ms: float | None) -> str:
-    return "–" if ms is None else f"{ms:.0f}"
-
-
-def _verdict(ok: bool, note: str) -> str:
-    return f"[green]ok[/] {note}" if ok else f"[bold red]no[/] {note}"

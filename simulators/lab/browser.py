@@ -159,11 +159,19 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 # ---- the operator's page ----------------------------------------------------------------------------------
 
-# Nothing of the page is changed: its connections are noted as it makes them.
+# Nothing of the page is changed: its connections are noted as it makes them, and when something is heard first.
 _WATCH = """(() => {
   const Plain = window.RTCPeerConnection;
   window.RTCPeerConnection = class extends Plain {
-    constructor(...given) { super(...given); window.__connection = this; }
+    constructor(...given) {
+      super(...given);
+      window.__connection = this;
+      const first = () => performance.mark('lab:first-packet');
+      this.addEventListener('track', ({ track }) => {
+        if (track.muted) track.addEventListener('unmute', first, { once: true });
+        else first();
+      });
+    }
   };
 })();"""
 _LISTEN = """async () => {
@@ -201,6 +209,13 @@ _HEARD = """async () => {
   let text = '';
   for (let i = 0; i < bytes.length; i += 32768) text += String.fromCharCode(...bytes.subarray(i, i + 32768));
   return btoa(text);
+}"""
+_RECEIVED = """async () => {
+  let packets = 0;
+  for (const entry of (await window.__connection.getStats()).values()) {
+    if (entry.type === 'inbound-rtp' && entry.kind === 'audio') packets += entry.packetsReceived;
+  }
+  return packets;
 }"""
 _MARKS = "() => performance.getEntriesByType('mark').map(m => [m.name, performance.timeOrigin + m.startTime])"
 
@@ -291,6 +306,10 @@ class PhonePage:
         """
         found: dict[str, list[float]] = await self.page.evaluate(_CLOCKS)
         return {name: (true, own) for name, (true, own) in found.items()}
+
+    async def packets_received(self) -> int:
+        """How many packets of sound have come in this call, by the browser's own count."""
+        return int(await self.page.evaluate(_RECEIVED))
 
     async def heard(self) -> Samples:
         """Stop recording; returns 16 kHz."""

@@ -21,7 +21,7 @@ from simulators.lab.browser import Browser, PhonePage
 from simulators.lab.edge_demo import EdgeDemo, EdgeResult
 from simulators.lab.lab import PHONE_NUMBER, PORTAL_URL, USER_NUMBER, Lab
 from simulators.lab.listening import TALK_SECONDS, last, listen
-from simulators.lab.measures import CallResult, Step, rate_speech, step
+from simulators.lab.measures import CallResult, Step, rate_speech, said, step
 from simulators.lab.speech import make_speech, read_wav
 from simulators.lab.world import LabError
 
@@ -174,15 +174,15 @@ class Demo:
         await self._talk(page, result)
         await page.press("hangup")
         marks = await page.marks()
-        media, phone = self._media_steps(since), self._phone_steps(since)
+        phone = self._phone_steps(since)
         result.steps = [
             step("INVITE sent by the page", begin, marks.get("call:invite")),
             step("180 at the page", begin, marks.get("call:180")),
             step("200 at the page", begin, marks.get("call:200")),
-            step("ICE connected", begin, media.get("web ice_connected")),
-            step("DTLS connected", begin, media.get("web dtls_connected")),
+            step("ICE connected", begin, marks.get("call:ice")),
+            step("DTLS connected", begin, marks.get("call:dtls")),
             step("first packet to the phone", begin, phone.get("first-rtp-received")),
-            step("first packet to the browser", begin, media.get("web first_sent")),
+            step("first packet to the browser", begin, marks.get("lab:first-packet")),
         ]
 
     async def _phone_calls(self, page: PhonePage, result: CallResult, since: float) -> None:
@@ -195,15 +195,15 @@ class Demo:
         await self.lab.phone("POST", "/hangup")
         await page.until("call", "ended", "idle")
         marks = await page.marks()
-        media, phone = self._media_steps(since), self._phone_steps(since)
+        phone = self._phone_steps(since)
         result.steps = [
             step("page rings", begin, marks.get("call:ring")),
             step("user answers", begin, pressed),
             step("200 at the phone", begin, phone.get("answered")),
-            step("ICE connected", begin, media.get("web ice_connected")),
-            step("DTLS connected", begin, media.get("web dtls_connected")),
+            step("ICE connected", begin, marks.get("call:ice")),
+            step("DTLS connected", begin, marks.get("call:dtls")),
             step("first packet to the phone", begin, phone.get("first-rtp-received")),
-            step("first packet to the browser", begin, media.get("web first_sent")),
+            step("first packet to the browser", begin, marks.get("lab:first-packet")),
         ]
 
     async def _talk(self, page: PhonePage, result: CallResult) -> None:
@@ -216,17 +216,11 @@ class Demo:
         recorded = last((await asyncio.to_thread(read_wav, self._recording))[0])
         result.to_browser = rate_speech(heard, self._speech["phone"], "AMR-WB", "opus", note=note)
         result.to_phone = rate_speech(recorded, self._speech["browser"], "opus", "AMR-WB", note=note)
+        self._progress(f"{result.name}: {said(result)}")
         cpu, seconds = (sum(part) for part in zip(*self._usage, strict=True))
         self.result.load.cpu_percent = round(100 * cpu / seconds, 1)
 
     # ---- what the programs noted --------------------------------------------------------------------------------
-
-    def _media_steps(self, since: float) -> dict[str, float]:
-        return {
-            f"{event['side']} {event['step']}": event["at"]
-            for event in read_events(self.lab.events("agent"))
-            if event["event"] == "media" and event["at"] >= since
-        }
 
     def _phone_steps(self, since: float) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -252,10 +246,10 @@ class Demo:
         await self._until(look, "the agent reports the call's media", within=10)
         report = reports[0]
         result.to_phone.codecs = report.get("to_ims_codecs", "")
-        result.to_phone.packets = report.get("ims_sent", 0)
+        result.to_phone.count(report.get("ims_sent", 0))
         result.to_phone.added_ms = report.get("to_ims_added_ms")
         result.to_browser.codecs = report.get("to_web_codecs", "")
-        result.to_browser.packets = report.get("web_sent", 0)
+        result.to_browser.count(report.get("web_sent", 0))
         result.to_browser.added_ms = report.get("to_web_added_ms")
 
     async def _agent_registered(self) -> bool:

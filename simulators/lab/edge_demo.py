@@ -33,7 +33,7 @@ from simulators.lab.lab import (
     Lab,
 )
 from simulators.lab.listening import TALK_SECONDS, last, listen
-from simulators.lab.measures import CallResult, Direction, Step, rate_speech, step
+from simulators.lab.measures import CallResult, Direction, Step, rate_speech, said, step
 from simulators.lab.speech import Samples, read_wav
 from simulators.lab.world import LabError
 
@@ -165,25 +165,30 @@ class EdgeDemo:
             note = await self._listen(call, page, other)
             codecs = ("opus", "AMR-WB", "opus")
             heard = last(await page.heard()), last(await other.heard())
-            call.to_browser = self._rate(heard[0], "browser", codecs, await _packets(page), note)
-            call.to_phone = self._rate(heard[1], "laptop", codecs, await _packets(other), note)
+            call.to_browser = self._rate(heard[0], "browser", codecs, await page.packets_received(), note)
+            call.to_phone = self._rate(heard[1], "laptop", codecs, await other.packets_received(), note)
+            self._progress(f"{call.name}: {said(call)}")
             await page.press("hangup")
             await other.until("call", "ended", "idle")
-            marks = await page.marks()
+            marks, others = await page.marks(), await other.marks()
             call.steps = [
                 step("INVITE sent by the page", begin, marks.get("call:invite")),
-                step("user at the handset answers", begin, pressed),
+                step("180 at the page", begin, marks.get("call:180")),
+                step("user answers", begin, pressed),
                 step("200 at the page", begin, marks.get("call:200")),
                 step("ICE connected", begin, marks.get("call:ice")),
                 step("DTLS connected", begin, marks.get("call:dtls")),
+                step("first packet to the handset", begin, others.get("lab:first-packet")),
+                step("first packet to the browser", begin, marks.get("lab:first-packet")),
             ]
 
     async def _talk_with_phone(self, page: PhonePage, call: CallResult) -> None:
         note = await self._listen(call, page)
         heard = last(await page.heard())
         recorded = last((await asyncio.to_thread(read_wav, self._recording))[0])
-        call.to_browser = self._rate(heard, "phone", ("AMR-WB", "opus"), await _packets(page), note)
+        call.to_browser = self._rate(heard, "phone", ("AMR-WB", "opus"), await page.packets_received(), note)
         call.to_phone = rate_speech(recorded, self._speech["laptop"], "opus", "AMR-WB", note=note)
+        self._progress(f"{call.name}: {said(call)}")
 
     async def _listen(self, call: CallResult, *pages: PhonePage) -> str:
         self._progress(f"{call.name}: talking for {TALK_SECONDS:.0f} s")
@@ -191,7 +196,8 @@ class EdgeDemo:
 
     def _rate(self, heard: Samples, speaker: str, codecs: tuple[str, ...], packets: int, note: str) -> Direction:
         found = rate_speech(heard, self._speech[speaker], *codecs, note=note)
-        found.codecs, found.packets = " > ".join(codecs), packets
+        found.codecs = " > ".join(codecs)
+        found.count(packets)
         return found
 
     async def _phone_ended(self, since: float, call: CallResult) -> dict[str, float]:
@@ -206,7 +212,8 @@ class EdgeDemo:
         ended = next(event for event in events if event["event"] == "ended")
         if ended["codec"] is None:
             raise LabError(f"the phone had no media: {ended}")
-        call.to_phone.codecs, call.to_phone.packets = f"opus > {ended['codec']}", ended["packets_received"]
+        call.to_phone.codecs = f"opus > {ended['codec']}"
+        call.to_phone.count(ended["packets_received"])
         found: dict[str, float] = {}
         for event in events:
             found.setdefault(event["event"], event["at"])
@@ -218,12 +225,5 @@ def _media_steps(begin: float, marks: dict[str, float], phone: dict[str, float])
         step("ICE connected", begin, marks.get("call:ice")),
         step("DTLS connected", begin, marks.get("call:dtls")),
         step("first packet to the phone", begin, phone.get("first-rtp-received")),
+        step("first packet to the browser", begin, marks.get("lab:first-packet")),
     ]
-
-
-async def _packets(page: PhonePage) -> int:
-    """How many packets came, as the page shows it."""
-    text = await page.page.text_content("#statistics dl") or ""
-    _, _, rest = text.partition("Received")
-    number = rest.split(" ", 1)[0]
-    return int(number) if number.isdigit() else 0

@@ -19,14 +19,14 @@ from simulators.lab.speech import LENGTH_SECONDS, RATE, Samples
 
 TALK_SECONDS = 2 * LENGTH_SECONDS + 2.0
 """Long enough for one whole round of the loop each way, wherever it begins."""
-LONGEST_SECONDS = 90.0
+LONGEST_SECONDS = 60.0
 """After which what there is must do."""
 _SETTLE_SECONDS = 4.0
 """How long a browser takes to catch up after it was held up."""
 _LOOK_SECONDS = 0.5
 _LOST_MS = {"microphone": 25.0, "loudspeaker": 25.0, "recording": 400.0}
 """Two and a half buffers of the sound card; a recording comes in blocks of 171 ms, and two may be on their way."""
-_HELD_UP_SECONDS = 0.040
+_HELD_UP_SECONDS = 0.060
 
 
 class SoundCard(Protocol):

@@ -15,6 +15,10 @@ PESQ_MARGIN = 0.3
 PESQ_MARGIN_OF_TWO = 0.5
 """From browser to browser: what the first one's jitter does, the second one's buffer has to follow."""
 _CODECS_OF_ONE = 2
+LEAST_PACKETS = 600
+"""Of those that were sent while both talked: 50 a second for 16 s at least."""
+LATEST_SECONDS = 10.0
+"""After which a step has not happened in time."""
 LEAST_CORRELATION = 0.8
 """Other speech reaches 0.5, half of it 0.65, speech of which every tenth packet is lost 0.92."""
 
@@ -43,6 +47,12 @@ class Direction:
     ok: bool = False
     note: str = ""
     """What is to be known of speech that was not good."""
+
+    def count(self, packets: int) -> None:
+        """Take how many packets were carried: too few are not good, however they sounded."""
+        self.packets = packets
+        if packets < LEAST_PACKETS:
+            self.ok, self.note = False, f"only {packets} packets"
 
 
 @dataclass
@@ -91,7 +101,22 @@ def rate_speech(heard: Samples, speaker: Path, *codecs: str, note: str = "") -> 
 
 
 def step(name: str, begin: float, at: float | None) -> Step:
-    """Return the step ``name`` that happened at ``at`` (monotonic seconds), or did not."""
+    """Return the step ``name`` that happened at ``at`` (monotonic seconds), or did not.
+
+    One that took longer than `LATEST_SECONDS` does not hold.
+    """
     if at is None:
         return Step(name, None, ok=False, note="did not happen")
-    return Step(name, round(1000 * (at - begin), 1))
+    late = at - begin > LATEST_SECONDS
+    return Step(name, round(1000 * (at - begin), 1), ok=not late, note="too late" if late else "")
+
+
+def said(call: CallResult) -> str:
+    """How speech was in ``call``, in a line."""
+    ways = ((call.far, call.to_phone), (call.near, call.to_browser))
+    return "; ".join(
+        f"heard at the {name}: "
+        + ("nothing" if way.pesq is None else f"PESQ {way.pesq:.2f} (its codecs alone {way.pesq_codecs:.2f})")
+        + ("" if way.ok else f", not good{way.note and ': '}{way.note}")
+        for name, way in ways
+    )
