@@ -303,6 +303,8 @@ async def edge_world(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
                     address="127.0.0.1",
                     port=0,
                     p_cscf="{}:{}".format(*core.gm[0]),
+                    # A bearer takes its time: the phone answers early, in a 183, where the caller has 100rel.
+                    reservation=0.05,
                     answer_after=0.3,
                     play=write_tone(tmp_path / "phone.wav", PHONE_TONE, 16000),
                     loop=True,
