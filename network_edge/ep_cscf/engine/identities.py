@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
+from imskit.ims.public_identities import key_of as key_of
 from imskit.secrets import Identity
-from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.message import Request, Response
-from imskit.sip.wire.uri import OtherUri, SipUri, TelUri, Uri, parse_uri
+from imskit.sip.wire.uri import OtherUri, SipUri, TelUri, Uri
 
 NETWORK_PARAMETERS = ("cpc", "oli", "iotl")
 """URI parameters that only the network may set (TS 24.229 clauses 4.4 and 7.2A.12)."""
-
-
-def key_of(identity: Uri | str) -> str:
-    """Return what two spellings of a public identity have in common; the text itself if it is no URI."""
-    if isinstance(identity, str):
-        try:
-            identity = parse_uri(str.__str__(identity))
-        except SipParseError:
-            return str.__str__(identity)
-    if isinstance(identity, SipUri):
-        return f"sip:{str(identity.address_of_record()).partition(':')[2]}"
-    return f"tel:{identity.digits}" if isinstance(identity, TelUri) else str(identity)
 
 
 def usable(registered: Uri, asserted: tuple[Identity, ...] | None, response: Response) -> tuple[Identity, ...]:
@@ -60,15 +48,6 @@ def _in_range(identity: str, wildcard: str) -> bool:
     prefix, _, rest = wildcard.partition("!")
     suffix = rest.rpartition("!")[2].lower()
     return len(identity) >= len(prefix) + len(suffix) and identity.startswith(prefix) and identity.endswith(suffix)
-
-
-def preferred(request: Request, identities: Iterable[Identity]) -> Identity | None:
-    """Return the identity that the client prefers, if it is one of ``identities`` (TS 24.229 clause 5.2.6.3.3)."""
-    by_key = {key_of(identity): identity for identity in identities}
-    for wanted in (*request.addresses("P-Preferred-Identity"), request.from_):
-        if (found := by_key.get(key_of(wanted.uri))) is not None:
-            return found
-    return None
 
 
 def anonymous(uri: Uri) -> bool:

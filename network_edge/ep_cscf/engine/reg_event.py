@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from imskit.engine import Tokens
+from imskit.ims.public_identities import key_of
 from imskit.ims.reginfo import MEDIA_TYPE, RegInfo, RegInfoError
 from imskit.secrets import Identity
 from imskit.sip.engine.dialog import MAX_FORWARDS
@@ -20,7 +21,6 @@ from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri, parse_uri, uri_equal
 from network_edge.ep_cscf.engine.dialogs import contact_of
-from network_edge.ep_cscf.engine.identities import key_of
 
 _log = logging.getLogger(__name__)
 

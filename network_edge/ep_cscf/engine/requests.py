@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from imskit.engine import Tokens
 from imskit.ims.alternative_service import add_emergency
+from imskit.ims.public_identities import key_of, preferred
 from imskit.sip.engine.events import SentBy
 from imskit.sip.engine.proxy import Forward, ForwardTarget, RecordRoute, Respond, RouteRequest
 from imskit.sip.wire.flow import Address, Flow
@@ -20,10 +21,8 @@ from network_edge.ep_cscf.engine.effects import Side, TokenClaims
 from network_edge.ep_cscf.engine.identities import (
     anonymous,
     is_emergency,
-    key_of,
     network_parameter,
     network_parameters,
-    preferred,
 )
 from network_edge.ep_cscf.engine.network_release import NetworkRelease
 from network_edge.ep_cscf.engine.registering import refuse

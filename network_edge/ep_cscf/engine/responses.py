@@ -6,6 +6,7 @@ import logging
 from itertools import dropwhile
 
 from imskit.ims.alternative_service import add_restoration
+from imskit.ims.public_identities import key_of
 from imskit.sip.engine.proxy import ResponseReady
 from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri
@@ -13,7 +14,6 @@ from network_edge.ep_cscf.engine.access import unavailable
 from network_edge.ep_cscf.engine.dialogs import MAKES_DIALOGS, Dialogs, WebDialog, contact_of
 from network_edge.ep_cscf.engine.early_answers import number_towards_web
 from network_edge.ep_cscf.engine.effects import Side
-from network_edge.ep_cscf.engine.identities import key_of
 from network_edge.ep_cscf.engine.registering import refuse
 from network_edge.ep_cscf.engine.registrations import LINGER_SECONDS
 from network_edge.ep_cscf.engine.requests import Transit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imskit.engine import Tokens
+from imskit.ims.p_cscf_procedures import charge
 from imskit.ims.trust_boundary import clean_from_ue, clean_towards_ue
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.ims_headers import PChargingVector
@@ -43,8 +44,7 @@ class TrustBorder:
 
     def charge(self, message: Message, icid: str) -> None:
         """Put in the charging vector of something that begins at this side (clause 4.5.4A)."""
-        vector = PChargingVector.of(icid, orig_ioi=f"Type 1{self._network}")
-        message.headers.set("P-Charging-Vector", vector)
+        charge(message, icid, self._network)
 
     def charge_response(self, response: Response, vector: PChargingVector | None) -> None:
         """Answer the charging vector of a terminating request with our side's name in it (clause 5.2.6.4.4)."""

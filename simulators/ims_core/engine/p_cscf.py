@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 
 from imskit.engine import Tick, Tokens
 from imskit.ims.alternative_service import add_emergency, add_restoration
+from imskit.ims.p_cscf_procedures import charge, granted_seconds, without_keys
+from imskit.ims.public_identities import key_of, preferred
 from imskit.ims.trust_boundary import clean_from_ue, clean_towards_ue
 from imskit.ipsec.errors import IpsecError
 from imskit.secrets import Secret
@@ -32,11 +34,11 @@ from imskit.sip.engine.proxy import (
 )
 from imskit.sip.engine.proxy_routing import add_record_route, literal_destination, next_hop
 from imskit.sip.engine.timers import TS24229_UE
-from imskit.sip.wire.auth import Challenge, Credentials
+from imskit.sip.wire.auth import Credentials
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Address, Flow, Target
 from imskit.sip.wire.message import Request, Response, response_to
-from imskit.sip.wire.uri import OtherUri, SipUri, TelUri, Uri, parse_uri, uri_equal
+from imskit.sip.wire.uri import OtherUri, SipUri
 from simulators.ims_core.engine.gm_bindings import GmBinding, GmBindings
 from simulators.ims_core.engine.security_agreement import (
     Agreement,
@@ -195,7 +197,7 @@ class PCscf:
         request.headers.prepend("Path", f"<{self._uri_at(self._mw.address, token)}>")
         request.headers.add("Require", "path")
         request.headers.add("P-Visited-Network-ID", f'"{self._visited_network}"')
-        self._charge(request)
+        charge(request, self._tokens(32), self._visited_network)
         binding = GmBinding(
             token, impi, contacts, asked.flow, now, chain=chain, protected=_inside(agreement, asked.flow)
         )
@@ -235,7 +237,7 @@ class PCscf:
             request.headers.remove(name)
         without_agreement(request)
         request.headers.add("P-Asserted-Identity", f"<{identity}>")
-        self._charge(request)
+        charge(request, self._tokens(32), self._visited_network)
         for route in binding.service_route:
             request.headers.add("Route", route)
         record = self._record_route(binding, inward=True) if request.method in _RECORDED else None
@@ -320,7 +322,7 @@ class PCscf:
         called = context.request.addresses("P-Called-Party-ID")
         identities = context.binding.identities
         answering = next(
-            (identity for identity in identities if called and _same_identity(called[0].uri, identity)),
+            (identity for identity in identities if called and key_of(called[0].uri) == key_of(identity)),
             identities[0] if identities else None,
         )
         if answering is not None and context.request.to.tag is None:
@@ -343,11 +345,7 @@ class PCscf:
 
     def _challenge(self, context: _Context, response: Response, now: float) -> Agreement | None:
         """Take ik and ck out of a 401, where they end (clause 5.2.2.1), and begin an agreement with them."""
-        headers = response.headers
-        challenges = [Challenge.parse(value) for value in headers.get_all("WWW-Authenticate")]
-        headers.remove("WWW-Authenticate")
-        for challenge in challenges:
-            headers.add("WWW-Authenticate", challenge.without("ik", "ck"))
+        challenges = without_keys(response)
         if response.status != 401 or context.proposal is None:
             return None
         for challenge in challenges:
@@ -395,7 +393,7 @@ class PCscf:
             self._security.refused(agreement, now)
         if not response.success or (not binding.contacts and request.contacts != "*"):
             return  # refused, or only asked
-        expires = _granted(response, binding.contacts)
+        expires = granted_seconds(response, binding.contacts)
         binding = replace(
             binding,
             expires_at=now + expires,
@@ -410,7 +408,7 @@ class PCscf:
             if old.impi != binding.impi or (old.token == binding.token and expires > 0):
                 continue
             # The same subscription at the same place under another contact, or taken off the register.
-            if old.at(binding.flow, binding.chain) or not _granted(response, old.contacts):
+            if old.at(binding.flow, binding.chain) or not granted_seconds(response, old.contacts):
                 self._bindings.end(old, now)
                 if old.chain and (old.chain != binding.chain or expires == 0):
                     self._security.leave(old.chain, now)
@@ -431,41 +429,14 @@ class PCscf:
     def _uri_at(self, address: Address, token: str) -> SipUri:
         return SipUri("sip", token, None, *address).with_parameter("lr")
 
-    def _charge(self, request: Request) -> None:
-        """The first IMS entity makes the charging identifier (clause 4.5)."""
-        network = self._visited_network
-        request.headers.add("P-Charging-Vector", f'icid-value="{self._tokens(32)}";orig-ioi="Type 1{network}"')
-
 
 def _choose(bindings: list[GmBinding], request: Request) -> tuple[GmBinding, str]:
     """The identity that the UE prefers, if it is one of its own, else its default (clause 5.2.6.3.3)."""
-    for wanted in (*request.addresses("P-Preferred-Identity"), request.from_):
-        for binding in bindings:
-            for identity in binding.identities:
-                if _same_identity(wanted.uri, identity):
-                    return binding, identity
+    wanted = preferred(request, (identity for binding in bindings for identity in binding.identities))
+    for binding in bindings:
+        if wanted is not None and wanted in binding.identities:
+            return binding, wanted
     return bindings[0], bindings[0].identities[0]
-
-
-def _same_identity(uri: Uri, identity: str) -> bool:
-    """Compare public identities; what is no part of the address (transport, user) does not count."""
-    other = parse_uri(identity)
-    if isinstance(uri, SipUri) and isinstance(other, SipUri):
-        return uri.address_of_record() == other.address_of_record()
-    if isinstance(uri, TelUri) and isinstance(other, TelUri):
-        return uri.digits == other.digits
-    return False
-
-
-def _granted(response: Response, contacts: tuple[str, ...]) -> int:
-    """The longest time that the registrar gave to one of these contacts, 0 if to none."""
-    wanted = [parse_uri(contact) for contact in contacts]
-    longest = 0
-    for address in response.contacts if response.contacts != "*" else []:
-        if any(uri_equal(address.uri, uri) for uri in wanted):
-            seconds = address.expires if address.expires is not None else response.expires or 0
-            longest = max(longest, seconds)
-    return longest
 
 
 def _inside(agreement: Agreement | None, flow: Flow) -> Target | None:
