@@ -10,6 +10,7 @@ const RELAY_GRACE_MS = 150; // after the first relay candidate others have this 
 const ENDED_SHOWN_MS = 4000;
 const LOG_OUT_GRACE_MS = 2000; // how long the line may take to leave the network before the token ends
 
+const RETRY_MS = [4000, 60000]; // after a refused registration: at first, and at most
 let ua = null;
 let call = null; // the one in front
 let other = null; // a second one: it waits, or is held
@@ -73,11 +74,19 @@ async function connect({ sip }, refused = false) {
   });
   const fresh = keepFresh(ua, sip.registration, () => location.reload());
   let renewed = false; // a refused token is replaced once: the network's clock may be ahead, or its keys new
-  ua.on('connected', () => performance.mark('page:connected'));
+  let lost = false;
+  let pause = RETRY_MS[0];
+  let again = null;
+  ua.on('connected', () => {
+    performance.mark('page:connected');
+    if (lost) stillLoggedIn();
+  });
   ua.on('registered', () => {
     performance.mark('page:registered');
     renewed = false;
     showLine('ready', 'Ready');
+    clearTimeout(again);
+    pause = RETRY_MS[0];
     notice(null);
   });
   ua.on('registrationFailed', async ({ response, cause }) => {
@@ -93,17 +102,22 @@ async function connect({ sip }, refused = false) {
       return;
     }
     showLine('failed', 'No service');
-    notice(explain(response, cause));
+    notice(`${explain(response, cause)} The line is tried again by itself.`);
+    clearTimeout(again);
+    again = setTimeout(() => { if (ua.isConnected()) ua.register(); }, Math.max(pause, 1000 * (parseInt(response?.getHeader('Retry-After'), 10) || 0)));
+    pause = Math.min(2 * pause, RETRY_MS[1]);
   });
   ua.on('unregistered', () => showLine('failed', 'No service'));
   ua.on('disconnected', () => {
     forgetIceServers();
+    lost = true;
+    clearTimeout(again);
     showLine('connecting', 'Connection lost, trying again…');
   });
   ua.on('newRTCSession', ({ session, originator }) => {
     if (originator === 'remote') incoming(session);
   });
-  ua.on('newMessage', ({ originator, message, request }) => {
+  ua.on('newMessage', ({ originator, request }) => {
     if (originator !== 'remote') return;
     const { display_name: name, uri: from } = message.remote_identity;
     showMessage('received', name || from.user || from.toString(), request.body);
@@ -113,6 +127,22 @@ async function connect({ sip }, refused = false) {
 }
 
 const media = () => {
+// A portal that was started anew knows no log-in of before: better now than at the next call.
+async function stillLoggedIn() {
+  const { offered } = await fetchSession().catch(() => ({}));
+  if (offered && (call?.session.isEnded() ?? true)) location.reload();
+}
+
+// The network has forgotten this line (TS 24.229 clauses 5.1.2A.1.6 and 5.1.1.2.1): it was started anew, or lost it.
+function restore(message) {
+  const forgotten = message?.status_code === 403
+    || (message?.status_code === 504 && /initial-registration/.test(message.body ?? ''));
+  if (!forgotten || !ua.isConnected()) return;
+  ua.registrator().onTransportClosed(); // else JsSIP would not say when it is registered
+  showLine('connecting', 'Registering again…');
+  ua.register();
+}
+
   const on = elements.processing.checked;
   return { audio: { echoCancellation: on, noiseSuppression: on, autoGainControl: on }, video: false };
 };
@@ -194,7 +224,10 @@ function attachTo(mine) {
   });
   session.on('accepted', ({ originator }) => { if (originator === 'remote') mark('200'); });
   session.on('confirmed', () => { mark('confirmed'); mine.since = performance.now(); show('talking', 'Connected', null, mine.since); });
-  session.on('failed', ({ message, cause, originator }) => ended(mine, explainCall(message, cause, originator)));
+  session.on('failed', ({ message, cause, originator }) => {
+    ended(mine, explainCall(message, cause, originator));
+    if (originator === 'remote') restore(message);
+  });
   session.on('ended', ({ originator, cause, message }) =>
     ended(mine, originator === 'local' ? 'Call ended' : explainEnd(message, cause)));
   session.on('getusermediafailed', () => notice('The microphone cannot be used. Allow it for this page and call again.'));
