@@ -209,8 +209,8 @@ class Registrar:
             # TS 24.229 5.4.1.2.3: a response beside auts is not looked at.
             return self._resynchronise(request, waiting, credentials.auts, now)
         if not credentials.response:
-            # The UE has refused the challenge (MAC); another vector may do.
-            if waiting.bad + 1 >= _BAD_CHALLENGES:
+            # The UE has refused the challenge (MAC); another vector may do, but takes no room from others.
+            if waiting.shared or waiting.bad + 1 >= _BAD_CHALLENGES:
                 return _refuse(request, 403, "the card refuses every challenge")
             return self._challenge(request, subscriber, now, None, waiting.bad + 1, algorithms)
         verified = self._verify(request, credentials, waiting, now)
