@@ -26,7 +26,7 @@ from network_edge.wwsf.gba_login import Outcome as KeyOutcome
 from network_edge.wwsf.home_network import HomeNetwork, HomeNetworkError
 from network_edge.wwsf.identities.model import StoreError
 from network_edge.wwsf.metrics import CONTENT_TYPE, Metrics
-from network_edge.wwsf.sessions import Session, SessionStore, turn_credential
+from network_edge.wwsf.sessions import Session, SessionStore, turn_credential, turn_user
 from network_edge.wwsf.tokens.issuer import Issuer
 from network_edge.wwsf.tokens.keys import KeyFileError
 from network_edge.wwsf.web_login import BROWSER_COOKIE, LogInError, Opened, WebLogin
@@ -254,8 +254,8 @@ class Wwsf:
         turn = self._config.turn
         if turn is None:
             return web.json_response({"uris": [], "ttl": _NO_TURN_SECONDS})
-        # The identity stays out of the name: TURN servers log it.
-        name, password = turn_credential(turn.secret, "web", int(time.time()) + turn.ttl)
+        user = turn_user(turn.secret, session.impi)
+        name, password = turn_credential(turn.secret, user, int(time.time()) + turn.ttl)
         return web.json_response(
             {"username": name, "password": password.reveal(), "ttl": turn.ttl, "uris": turn.uris},
             headers={"Cache-Control": "no-store"},

@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 BROWSER_COOKIE = "__Host-sign-in"
 """Binds a log-in at a provider to the browser that began it."""
 _TRY_AGAIN = {"Retry-After": "10"}
+_TOKEN_LEEWAY = 60.0
+"""How long after its end a signalling element whose clock is behind may still believe a token, seconds."""
 _WRONG = "User name or password is wrong."
 
 type Opened = tuple[str, int]
@@ -79,8 +81,8 @@ class WebLogin:
         # Users of a provider are looked up in the database in any case.
         self._local = SqlStore(self._database)
         self._store: IdentityStore = store or (LdapStore(ldap) if ldap is not None else self._local)
-        self._leases = Leases(self._database, config.identities.ranges, today)
         tokens = config.tokens
+        self._leases = Leases(self._database, config.identities.ranges, today, tokens.seconds + _TOKEN_LEEWAY)
         keys = KeyRing(tokens.keys, tokens.rotate_hours * 3600, tokens.seconds, today)
         self._issuer = Issuer(tokens, tokens.issuer or config.origin, keys, self._database, today)
         self._clients = {client.id: client.secret for client in tokens.clients}

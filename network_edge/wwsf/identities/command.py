@@ -127,7 +127,7 @@ async def _add(arguments: argparse.Namespace, config: IdentitiesConfig, database
 
 async def _list(arguments: argparse.Namespace, config: IdentitiesConfig, database: Database) -> None:
     accounts = await SqlStore(database).accounts()
-    ranges = await Leases(database, config.ranges, time.time).used()
+    ranges = await Leases(database, config.ranges, time.time, 0).used()
     if arguments.json:
         users = [
             {

@@ -22,7 +22,14 @@ _TRIES = 20
 class Leases:
     """Identities drawn from ranges; they survive a restart.  ``today`` is universal time in seconds."""
 
-    def __init__(self, database: Database, ranges: Sequence[RangeConfig], today: Callable[[], float]) -> None:
+    def __init__(
+        self, database: Database, ranges: Sequence[RangeConfig], today: Callable[[], float], rest: float
+    ) -> None:
+        """``rest``: seconds for which an identity that was given back goes to nobody else.
+
+        Tokens that name it count as long: whoever had it could still register and be called as its next holder.
+        """
+        self._rest = rest
         self._database = database
         self._ranges = {item.name: item for item in ranges}
         self._today = today
@@ -48,9 +55,14 @@ class Leases:
         raise StoreUnavailableError(f"too many log-ins at once take identities of the range {name}")
 
     async def release(self, name: str, holder: str) -> None:
-        """Give the holder's identity back."""
+        """Give the holder's identity back; it rests before anybody else draws it, its holder may have it again."""
+        until = self._today() + self._rest
         async with self._database.transaction() as connection:
-            await connection.execute(sa.delete(leases).where(leases.c.range == name, leases.c.holder == holder))
+            await connection.execute(
+                sa.update(leases)
+                .where(leases.c.range == name, leases.c.holder == holder, leases.c.expires > until)
+                .values(expires=until)
+            )
 
     async def used(self) -> dict[str, tuple[int, int]]:
         """Return how many identities of each range are in use, and how many there are."""

@@ -274,7 +274,10 @@ async def test_password_log_in_gives_identities_and_a_token(lab: Lab) -> None:
     _, fresh = await lab.ask("POST", "/api/token", session)
     assert fresh["token"] != registration["token"]
     assert (await lab.introspect(fresh["token"]))[1]["impi"] == "alice@ims.example"
-    assert (await lab.ask("GET", "/api/turn", session))[1]["username"].endswith(":web")
+    user = (await lab.ask("GET", "/api/turn", session))[1]["username"].partition(":")[2]
+    assert (await lab.ask("GET", "/api/turn", await lab.log_in()))[1]["username"].partition(":")[2] == user
+    assert user != (await lab.ask("GET", "/api/turn", await lab.log_in("dora")))[1]["username"].partition(":")[2]
+    assert "alice" not in user
     await lab.ask("POST", "/api/logout", session)
     assert await lab.introspect(fresh["token"]) == (200, {"active": False})
     for method, path in (("GET", "/api/session"), ("POST", "/api/token"), ("GET", "/api/turn")):
@@ -359,6 +362,12 @@ async def test_a_range(lab: Lab) -> None:
     await lab.ask("POST", "/api/logout", first)
     assert (await lab.come_back(*await lab.begin()))[0].status == 503
     await lab.ask("POST", "/api/logout", second)
+    assert (await lab.come_back(*await lab.begin()))[0].status == 503  # it rests: the tokens of its holder still count
+    with sqlite3.connect(lab.place / "w.db") as kept:
+        (until,) = kept.execute("SELECT min(expires) FROM leases").fetchone()
+        assert 300 < until - time.time() < 400
+        kept.execute("UPDATE leases SET expires = ? WHERE expires = ?", (time.time(), until))
+    kept.close()
     assert (await lab.come_back(*await lab.begin()))[0].status == 303
 
 

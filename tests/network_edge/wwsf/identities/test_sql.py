@@ -141,7 +141,7 @@ async def test_unknown_users_cost_the_same(database: Database) -> None:
 async def test_an_identity_is_drawn_kept_and_returned(database: Database) -> None:
     """A-REG3: kept while in use, given back, and nobody else's meanwhile; it survives a restart."""
     now = 1000.0
-    leases = Leases(database, [GUESTS], lambda: now)
+    leases = Leases(database, [GUESTS], lambda: now, 30)
     mine = await leases.draw("guests", "ann", 1100)
     assert GUESTS.covers(mine.impus[0])
     assert mine.impi == mine.impus[0].removeprefix("sip:")
@@ -151,8 +151,12 @@ async def test_an_identity_is_drawn_kept_and_returned(database: Database) -> Non
     assert await leases.used() == {"guests": (5, 5)}
     with pytest.raises(RangeExhaustedError, match="in use"):
         await leases.draw("guests", "late", 1100)
-    assert await Leases(database, [GUESTS], lambda: now).draw("guests", "ann", 1100) == mine
+    assert await Leases(database, [GUESTS], lambda: now, 30).draw("guests", "ann", 1100) == mine
     await leases.release("guests", "ann")
+    with pytest.raises(RangeExhaustedError):  # tokens that name it may still count
+        await leases.draw("guests", "late", 1100)
+    assert await leases.draw("guests", "ann", 1020) == mine
+    now = 1031.0
     assert await leases.draw("guests", "late", 1100) == mine
     now = 1100.0
     assert await leases.used() == {"guests": (0, 5)}
@@ -162,7 +166,7 @@ async def test_an_identity_is_drawn_kept_and_returned(database: Database) -> Non
 async def test_many_at_once_draw_different_identities(database: Database) -> None:
     """A-REG3: 40 at once for 40 identities: each gets one, the next is refused."""
     many = RangeConfig("many", "sip:g![0-9]+!@ims.example", "shared@ims.example", 0, 39, digits=2)
-    leases = Leases(database, [many], time.time)
+    leases = Leases(database, [many], time.time, 30)
     until = time.time() + 60
     drawn = await asyncio.gather(*(leases.draw("many", f"user {i}", until) for i in range(40)))
     assert len({item.impus[0] for item in drawn}) == 40
@@ -215,7 +219,7 @@ async def test_a_locked_store(tmp_path: Path) -> None:
     await store.add([(ALICE, Secret("right"))])
     holder = sqlite3.connect(tmp_path / "w.db")
     holder.execute("BEGIN EXCLUSIVE")
-    leases = Leases(database, [GUESTS], time.time)
+    leases = Leases(database, [GUESTS], time.time, 30)
     with pytest.raises(StoreUnavailableError, match="locked"):
         await leases.draw("guests", "ann", time.time() + 60)
     assert await store.log_in("alice", Secret("right")) == ALICE  # readers are not in the way of a writer
