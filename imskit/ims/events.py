@@ -424,6 +424,8 @@ class MessageReceived:
     text: str
     sms: bool
     """Whether it came as a short message."""
+    asserted: bool = False
+    """Whether the network or the message centre vouches for the sender."""
 
 
 @dataclass(frozen=True, slots=True)

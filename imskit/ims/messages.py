@@ -180,6 +180,7 @@ class Messages:
         self._impu = impu
         try:
             kind, sender = message.content_type, str(caller(message).uri)
+            asserted = sender in [str(each.uri) for each in message.addresses("P-Asserted-Identity")]
         except SipParseError as error:
             self._command(ua.Respond(request, error.status, error.reason))
             return True
@@ -190,7 +191,7 @@ class Messages:
             self._command(ua.Respond(request, 200))
             charset = (kind.parameters.get("charset") or "utf-8").lower()
             codec = "latin-1" if charset in ("iso-8859-1", "latin1") else "utf-8"
-            self._emit(MessageReceived(sender, message.body.decode(codec, "replace"), sms=False))
+            self._emit(MessageReceived(sender, message.body.decode(codec, "replace"), False, asserted))
         else:
             self._command(ua.Respond(request, 415, None, (("Accept", f"{_TEXT}, {rp.MEDIA_TYPE}"),)))
         return True
@@ -237,7 +238,7 @@ class Messages:
             if text is not None:
                 origin = delivered.origin
                 sender = _name(origin.text) if origin.alphanumeric else f"tel:{origin.text}"
-                self._emit(MessageReceived(sender, text, sms=True))
+                self._emit(MessageReceived(sender, text, sms=True, asserted=not origin.alphanumeric))
 
     def _answer(self, message: Request, report: rp.RpAck | rp.RpError) -> None:
         """Send a delivery report to whoever sent the short message (TS 24.341 clause 5.3.2.4)."""

@@ -1,6 +1,7 @@
 // The phone page: one line (SIP over WebSocket), a call and a second one behind it, messages.
 
 import JsSIP from 'jssip';
+import { caller } from './caller.js';
 import { credentials, keepFresh, logIn, logOut, refusedPassword } from './login.js';
 import { fetchSession, forgetIceServers, iceServers } from './session.js';
 import { watch } from './statistics.js';
@@ -9,8 +10,8 @@ import { buildPad, elements, notice, showCall, showKeypad, showLine, showMessage
 const RELAY_GRACE_MS = 150; // after the first relay candidate others have this long to turn up
 const ENDED_SHOWN_MS = 4000;
 const LOG_OUT_GRACE_MS = 2000; // how long the line may take to leave the network before the token ends
-
 const RETRY_MS = [4000, 60000]; // after a refused registration: at first, and at most
+
 let ua = null;
 let call = null; // the one in front
 let other = null; // a second one: it waits, or is held
@@ -84,9 +85,9 @@ async function connect({ sip }, refused = false) {
   ua.on('registered', () => {
     performance.mark('page:registered');
     renewed = false;
-    showLine('ready', 'Ready');
     clearTimeout(again);
     pause = RETRY_MS[0];
+    showLine('ready', 'Ready');
     notice(null);
   });
   ua.on('registrationFailed', async ({ response, cause }) => {
@@ -109,24 +110,23 @@ async function connect({ sip }, refused = false) {
   });
   ua.on('unregistered', () => showLine('failed', 'No service'));
   ua.on('disconnected', () => {
-    forgetIceServers();
     lost = true;
     clearTimeout(again);
+    forgetIceServers();
     showLine('connecting', 'Connection lost, trying again…');
   });
-  ua.on('newRTCSession', ({ session, originator }) => {
-    if (originator === 'remote') incoming(session);
+  ua.on('newRTCSession', ({ session, originator, request }) => {
+    if (originator === 'remote') incoming(session, request);
   });
   ua.on('newMessage', ({ originator, request }) => {
     if (originator !== 'remote') return;
-    const { display_name: name, uri: from } = message.remote_identity;
-    showMessage('received', name || from.user || from.toString(), request.body);
-    if (!elements.to.value) elements.to.value = from.user ?? '';
+    const { who, address } = caller(request);
+    showMessage('received', who, request.body);
+    if (!elements.to.value) elements.to.value = address;
   });
   ua.start();
 }
 
-const media = () => {
 // A portal that was started anew knows no log-in of before: better now than at the next call.
 async function stillLoggedIn() {
   const { offered } = await fetchSession().catch(() => ({}));
@@ -143,6 +143,7 @@ function restore(message) {
   ua.register();
 }
 
+const media = () => {
   const on = elements.processing.checked;
   return { audio: { echoCancellation: on, noiseSuppression: on, autoGainControl: on }, video: false };
 };
@@ -177,9 +178,8 @@ async function dial(target) {
   second();
 }
 
-function incoming(session) {
-  const identity = session.remote_identity;
-  const peer = identity.display_name || identity.uri.user || identity.uri.toString();
+function incoming(session, request) {
+  const peer = caller(request).who;
   if (replacing) { // it takes over the call that is here: nobody needs to ring
     replacing = false;
     park();

@@ -53,7 +53,7 @@ def test_a_message_to_another_ue(world: Any, target: str) -> None:
     world.tell(a, ims.SendMessage("m", target, "Grüße, 😀"))
     assert outcome(world, a) == ims.MessageSent("m", 200, "sent")
     (received,) = b.of(ims.MessageReceived)
-    assert received == ims.MessageReceived(f"sip:+15550100@{DOMAIN}", "Grüße, 😀", sms=False)
+    assert received == ims.MessageReceived(f"sip:+15550100@{DOMAIN}", "Grüße, 😀", sms=False, asserted=True)
     (message,) = messages(world, "A->P")
     assert message.headers.get("Content-Type") == "text/plain;charset=UTF-8"
     assert "Contact" not in message.headers, "RFC 3428 section 4"
@@ -90,7 +90,7 @@ def test_9_1_mo_sms_and_a_14_mt_sms(world: Any, centre: SmsGateway) -> None:
     world.tell(a, ims.SendSms("s", "+15550200", "Hello there", CENTRE))
     assert outcome(world, a) == ims.MessageSent("s", 200, "sent")
     world.until(lambda: centre.delivered == 1)
-    assert b.of(ims.MessageReceived) == [ims.MessageReceived("tel:+15550100", "Hello there", sms=True)]
+    assert b.of(ims.MessageReceived) == [ims.MessageReceived("tel:+15550100", "Hello there", sms=True, asserted=True)]
     (submit,) = messages(world, "A->P")
     assert submit.uri == CENTRE
     assert submit.headers.get("Content-Type") == "application/vnd.3gpp.sms"

@@ -14,6 +14,7 @@ from ue_agent.sif.engine.call import GatewayCall, Side
 from ue_agent.sif.engine.events import ToIms, ToPage
 from ue_agent.sif.engine.words import Fields, end_for_page, reason, reason_of, refusal_for_ims, warning
 
+_ASSERTED = "P-Asserted-Identity"
 _GONE = frozenset({page.Cause.TRANSPORT, page.Cause.TIMEOUT, page.Cause.LOCAL})
 """How a call to a page ends that has gone; ``LOCAL``: it moved to another WebSocket."""
 MAXIMUM_TRIES = 4
@@ -102,7 +103,7 @@ class CallToPage(GatewayCall):
             str(caller),
             f"<{identity}>",
             self._web_local.encode(),
-            self._takes_over(),
+            self._takes_over() + self._asserted(),
             hop=flow,
             route=(),
         )
@@ -115,6 +116,12 @@ class CallToPage(GatewayCall):
             return ()
         value = f"{dialog.call_id};to-tag={dialog.remote_tag};from-tag={dialog.local_tag}"
         return (("Replaces", value),)  # a page that does not know it rings as for any call
+
+    def _asserted(self) -> Fields:
+        """Say whom the network vouches for (RFC 3325), unless that identity is withheld: the page shows nobody else."""
+        if self._incoming.caller.uri not in [each.uri for each in self._incoming.request.addresses(_ASSERTED)]:
+            return ()
+        return ((_ASSERTED, f"<{self._incoming.caller.uri}>"),)
 
     def _page_says(self, output: page.Output) -> None:
         match output:

@@ -114,6 +114,8 @@ class Texts:
                 ("CSeq", "1 MESSAGE"),
             ],
         )
+        if received.asserted:
+            request.headers.add("P-Asserted-Identity", f"<{received.sender}>")
         request.set_body(received.text.encode("utf-8", "replace"), "text/plain;charset=UTF-8")
         self._emit(ToPage(page.Send(f"show-{self._count}", request, known.flow)))
 

@@ -205,10 +205,15 @@ class Desk:
         return ims_side.make_offer(PHONE, direction=direction).encode()
 
     def ims_calls(
-        self, call: str = "incoming-1", *, offer: bool = True, caller: str = f'"Bob" <sip:+15550200@{DOMAIN}>'
+        self,
+        call: str = "incoming-1",
+        *,
+        offer: bool = True,
+        caller: str = f'"Bob" <sip:+15550200@{DOMAIN}>',
+        **fields: str,
     ) -> None:
         sdp = self.phone_offer() if offer else None
-        self.ims(ims.IncomingCall(call, NameAddr.parse(caller), ME, sdp, self.invite()))
+        self.ims(ims.IncomingCall(call, NameAddr.parse(caller), ME, sdp, self.invite(**fields)))
 
     def page_answer(self, offer: bytes, direction: Direction = Direction.SENDRECV) -> bytes:
         answer, _ = web_side.make_answer(SessionDescription.parse(offer), PAGES, direction=direction)

@@ -313,7 +313,7 @@ def test_a_text_for_the_page(desk: Any) -> None:
     desk.ready(1)
     desk.register(2, "i2")
     desk.take()
-    desk.ims(ims.MessageReceived("tel:+15550200", "hello", sms=True))
+    desk.ims(ims.MessageReceived("tel:+15550200", "hello", sms=True, asserted=True))
     sent = [each for each in desk.take() if isinstance(each, page.Send)]
     assert [each.hop.id for each in sent] == [1, 2], "every page of this user"
     message = sent[0].request
@@ -322,6 +322,27 @@ def test_a_text_for_the_page(desk: Any) -> None:
     assert message.body == b"hello"
     desk.ims(ims.MessageReceived("Bank", "1234", sms=True))
     assert '"Bank"' in str(desk.last(page.Send).request.from_)
+    assert message.headers.get_all("P-Asserted-Identity") == ["<tel:+15550200>"]
+    assert "P-Asserted-Identity" not in desk.last(page.Send).request.headers
+
+
+@pytest.mark.parametrize(
+    ("caller", "fields", "told"),
+    [
+        ("<tel:+15550200>", {"P_Asserted_Identity": "<sip:x@y>, <tel:+15550200>"}, ["<tel:+15550200>"]),
+        ("<sip:anonymous@anonymous.invalid>", {"P_Asserted_Identity": "<tel:+15550200>", "Privacy": "id"}, []),
+        ('"Bank" <sip:+15550200@ims.example>', {}, []),
+    ],
+)
+def test_the_page_hears_whom_the_network_vouches_for(
+    desk: Any, caller: str, fields: dict[str, str], told: list[str]
+) -> None:
+    desk.ready(1)
+    desk.ims_calls(caller=caller, **fields)
+    desk.open_media()
+    desk.ims(ims.Alert("incoming-1"))
+    headers = desk.last(page.Call).headers
+    assert [value for name, value in headers if name == "P-Asserted-Identity"] == told
 
 
 def test_texts_wait_for_a_page(desk: Any) -> None:
