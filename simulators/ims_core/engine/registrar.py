@@ -4,52 +4,37 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from imskit.aka.challenge import AkaAlgorithm, Challenge, decode_auts
-from imskit.aka.errors import AkaError
-from imskit.aka.vector import AuthenticationVector, Success
 from imskit.engine import Tokens
 from imskit.sip import digest
-from imskit.sip.wire.auth import Challenge as DigestChallenge
 from imskit.sip.wire.auth import Credentials
 from imskit.sip.wire.headers import NameAddr
 from imskit.sip.wire.ims_headers import PChargingVector
 from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri, Uri, parse_uri
+from simulators.ims_core.engine.aka_login import AkaLogin
 from simulators.ims_core.engine.bindings import Binding, RegisteredSubscriber, RegistrationEvent, instance_of
 from simulators.ims_core.engine.digest_login import DigestLogin
 from simulators.ims_core.engine.gruu import TEMPORARY_EACH, TemporaryGruus, is_public, names_instance, public_gruu
 from simulators.ims_core.engine.i_cscf import AUTHENTICATED
-from simulators.ims_core.subscribers import Hss, ResynchronisationError, Subscriber, UnknownSubscriberError
+from simulators.ims_core.engine.refusals import refuse
+from simulators.ims_core.subscribers import Hss, Subscriber, UnknownSubscriberError
 
 _log = logging.getLogger(__name__)
 
-REG_AWAIT_AUTH = 240.0
-"""Seconds that a challenge stays good (TS 24.229 table 7.8.1: reg-await-auth)."""
 MINIMUM_EXPIRES = 10
 MAXIMUM_EXPIRES = 600_000
 MAXIMUM_CONTACTS = 10
 """Bindings of one subscriber; for a new one the one longest without a word gives way."""
 SETTLED = 5.0
 """Seconds after its last REGISTER in which a binding does not give way: so many devices do not chase each other."""
-MAXIMUM_PENDING = 10_000
-"""Challenges that wait for an answer, of all subscribers."""
-_PENDING_EACH = 8
-"""The same of one subscriber: nobody can push out the challenges of others."""
 _UNDERSTOOD = frozenset({"path", "outbound", "gruu"})
 """Option tags that a REGISTER may require."""
-_OVER_TLS = ("AKAv2-SHA-256",)
-"""Algorithms for a UE that comes over TLS (TS 24.229 clause 5.4.1.2.1, TS 33.203 annex X)."""
-_PROTECTED = frozenset({"yes", "tls-connected"})
-"""Values of integrity-protected with which a challenge may be answered (TS 24.229 clause 5.4.1.2.2)."""
 _NOT_HIS = "the public identity in To does not belong to the private identity"
 _NUMBER = re.compile(r"\+?[0-9]+")
 """User part of what a card is for: an IMSI, a telephone number."""
-_BAD_CHALLENGES = 5
-"""How often one registration may send back a challenge as bad before it is refused."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +47,6 @@ class _Change:
     reg_id: str
     old: Binding | None
     """Whose place it takes."""
-
-
-@dataclass(frozen=True)
-class _Pending:
-    subscriber: Subscriber
-    vector: AuthenticationVector
-    expires: float
-    bad: int
-    algorithms: tuple[str, ...]
-    shared: bool = False
-    """Given to several REGISTERs, whatever their Call-ID."""
 
 
 class Registrar:
@@ -95,18 +69,13 @@ class Registrar:
         ``digest_algorithms`` are for subscribers with a password.  ``entity_parameter`` of Authorization names the web
         server that vouches for a user.
         """
-        for name in algorithms:
-            if AkaAlgorithm.parse(name) is None:
-                raise ValueError(f"{name} is no AKA digest algorithm")
         self._hss = hss
         self._domain = domain.lower()
-        self._algorithms = tuple(algorithms)
-        self._protected_only = protected_only
         self._service_route = service_route
         self._tokens = tokens
         self._entity_parameter = entity_parameter
         self._passwords = DigestLogin(domain, digest_algorithms, tokens)
-        self._pending: OrderedDict[tuple[str, str], _Pending] = OrderedDict()
+        self.cards = AkaLogin(hss, domain, algorithms, tokens, protected_only=protected_only)
         self._registered: dict[str, RegisteredSubscriber] = {}
         self._gruus = TemporaryGruus(self._domain, tokens)
         self.events: list[RegistrationEvent] = []
@@ -184,39 +153,16 @@ class Registrar:
         if not subscriber.has_card and protection != AUTHENTICATED:
             return self._with_password(request, credentials, subscriber, now)
         if self._hss.by_uri(request.to.uri) is not subscriber:
-            return _refuse(request, 403, _NOT_HIS)
-        key = self._key(subscriber, request, credentials, now)
-        waiting = self._pending.get(key)
+            return refuse(request, 403, _NOT_HIS)
         if credentials is not None and protection == AUTHENTICATED:
             return self._vouched_for(request, credentials, subscriber, now)
-        algorithms = _OVER_TLS if protection == "tls-connected" else self._algorithms
-        answers = (
-            credentials is not None
-            and (protection in _PROTECTED or not self._protected_only or credentials.auts is not None)
-            and waiting is not None
-            and waiting.expires > now
-            and bool(credentials.nonce)
-            and credentials.nonce == _nonce(waiting.vector)
-        )
-        if not answers:
-            return self._challenge(request, subscriber, now, None, 0, algorithms)
-        assert credentials is not None
-        assert waiting is not None
-        if not waiting.shared:
-            # One that others were given too stays until it is answered rightly: nobody ends it for them.
-            del self._pending[key]
-        if credentials.auts is not None:
-            # TS 24.229 5.4.1.2.3: a response beside auts is not looked at.
-            return self._resynchronise(request, waiting, credentials.auts, now)
-        if not credentials.response:
-            # The UE has refused the challenge (MAC); another vector may do, but takes no room from others.
-            if waiting.shared or waiting.bad + 1 >= _BAD_CHALLENGES:
-                return _refuse(request, 403, "the card refuses every challenge")
-            return self._challenge(request, subscriber, now, None, waiting.bad + 1, algorithms)
-        verified = self._verify(request, credentials, waiting, now)
-        if verified.success:
-            self._pending.pop(key, None)
-        return verified
+        judged = self.cards.judge(request, credentials, subscriber, now)
+        if isinstance(judged, Response):
+            return judged
+        response = self._bind(request, subscriber, now)
+        if response.success:
+            response.headers.add("Authentication-Info", judged)
+        return response
 
     def _vouched_for(self, request: Request, credentials: Credentials, subscriber: Subscriber, now: float) -> Response:
         """Take a user whom a trusted edge has authenticated, if the HSS lets that web server vouch for it.
@@ -225,7 +171,7 @@ class Registrar:
         """
         web_server = credentials.get(self._entity_parameter) or ""
         if web_server not in subscriber.web_servers:
-            return _refuse(request, 403, "this web server may not vouch for the subscriber")
+            return refuse(request, 403, "this web server may not vouch for the subscriber")
         return self._bind(request, subscriber, now, web_server)
 
     def _with_password(
@@ -240,7 +186,7 @@ class Registrar:
             _log.info("%r: %d %s to its digest", subscriber.impi, judged.status, judged.reason)
             return judged
         if self._hss.by_uri(request.to.uri) is not subscriber:
-            return _refuse(request, 403, _NOT_HIS)
+            return refuse(request, 403, _NOT_HIS)
         response = self._bind(request, subscriber, now)
         if response.success:
             response.headers.add("Authentication-Info", digest.authentication_info(judged, password))
@@ -256,7 +202,7 @@ class Registrar:
         name = (credentials.username if credentials else None) or str(uri).partition(":")[2]
         card = not isinstance(uri, SipUri) or _NUMBER.fullmatch(name.partition("@")[0]) is not None
         if protection == AUTHENTICATED or card:
-            return _refuse(request, 403, words)
+            return refuse(request, 403, words)
         judged = self._passwords.judge(request, credentials, name, None, now)
         assert isinstance(judged, Response)
         _log.info("REGISTER of a name that nobody has: %d %s", judged.status, judged.reason)
@@ -279,7 +225,7 @@ class Registrar:
         """What is wrong with a REGISTER whoever sends it."""
         uri = request.request_uri
         if not isinstance(uri, SipUri) or uri.host.lower() != self._domain or uri.user is not None:
-            return _refuse(request, 404, "this is the registrar of another domain")
+            return refuse(request, 404, "this is the registrar of another domain")
         if unknown := [tag for tag in request.require if tag not in _UNDERSTOOD]:
             refusal = response_to(request, 420, to_tag=self._tokens(16))
             refusal.headers.add("Unsupported", ", ".join(unknown))
@@ -303,102 +249,6 @@ class Registrar:
             raise UnknownSubscriberError("no subscriber has this public identity")
         return subscriber
 
-    def _challenge(
-        self,
-        request: Request,
-        subscriber: Subscriber,
-        now: float,
-        resync: tuple[bytes, bytes] | None,
-        bad: int,
-        algorithms: tuple[str, ...],
-    ) -> Response:
-        waiting = self._to_share(subscriber, request, now) if resync is None and not bad else None
-        if waiting is not None:
-            vector = waiting.vector
-        else:
-            try:
-                vector = self._hss.vector(subscriber.impi, resync)
-            except ResynchronisationError as error:
-                return _refuse(request, 403, str(error))
-            self._make_room(subscriber, now)
-            self._pending[subscriber.impi, request.call_id] = _Pending(
-                subscriber, vector, now + REG_AWAIT_AUTH, bad, algorithms
-            )
-        response = response_to(request, 401, to_tag=self._tokens(16))
-        # ck and ik are for the P-CSCF, which takes them out (TS 24.229 5.4.1.2.1, 5.2.2).
-        keys = (("ik", vector.ik.reveal().hex()), ("ck", vector.ck.reveal().hex()))
-        for name in algorithms:
-            challenge = DigestChallenge.digest(
-                self._domain, _nonce(vector), algorithm=name, qop=("auth",), opaque=self._tokens(8), more=keys
-            )
-            response.headers.add("WWW-Authenticate", challenge)
-        _log.info("challenged %r%s", subscriber.impi, " after resynchronisation" if resync else "")
-        return response
-
-    def _key(
-        self, subscriber: Subscriber, request: Request, credentials: Credentials | None, now: float
-    ) -> tuple[str, str]:
-        """Where the challenge of a REGISTER waits: under its Call-ID, or a shared one under that of another."""
-        key = (subscriber.impi, request.call_id)
-        if key in self._pending or credentials is None or not credentials.nonce:
-            return key
-        shared = (
-            k for k, each in self._own(subscriber, now) if each.shared and credentials.nonce == _nonce(each.vector)
-        )
-        return next(shared, key)
-
-    def _own(self, subscriber: Subscriber, now: float) -> list[tuple[tuple[str, str], _Pending]]:
-        return [(k, each) for k, each in self._pending.items() if k[0] == subscriber.impi and each.expires > now]
-
-    def _to_share(self, subscriber: Subscriber, request: Request, now: float) -> _Pending | None:
-        """The challenge that is given again when a subscriber has as many as may be.
-
-        So whoever sends REGISTERs in a user's name takes none of his challenges away, and uses up no more sequence
-        numbers of his card.
-        """
-        own = self._own(subscriber, now)
-        if len(own) < _PENDING_EACH or (subscriber.impi, request.call_id) in self._pending:
-            return None
-        key, newest = own[-1]
-        self._pending[key] = newest = replace(newest, shared=True)
-        return newest
-
-    def _make_room(self, subscriber: Subscriber, now: float) -> None:
-        while self._pending and next(iter(self._pending.values())).expires <= now:
-            self._pending.popitem(last=False)
-        own = [key for key in self._pending if key[0] == subscriber.impi]
-        if len(own) >= _PENDING_EACH:
-            del self._pending[own[0]]
-        elif len(self._pending) >= MAXIMUM_PENDING:
-            self._pending.popitem(last=False)
-
-    def _resynchronise(self, request: Request, pending: _Pending, auts: str, now: float) -> Response:
-        if pending.bad + 1 >= _BAD_CHALLENGES:
-            return _refuse(request, 403, "the card's sequence numbers do not settle")
-        try:
-            octets = decode_auts(auts)
-        except AkaError as error:
-            return _refuse(request, 400, str(error))
-        return self._challenge(
-            request, pending.subscriber, now, (pending.vector.rand, octets), pending.bad + 1, pending.algorithms
-        )
-
-    def _verify(self, request: Request, credentials: Credentials, pending: _Pending, now: float) -> Response:
-        name = credentials.algorithm or ""
-        algorithm = AkaAlgorithm.parse(name)
-        if algorithm is None or name.lower() not in {known.lower() for known in pending.algorithms}:
-            return _refuse(request, 400, "the digest algorithm was not offered")
-        vector = pending.vector
-        password = algorithm.password(Success(vector.xres, vector.ck, vector.ik))
-        if not digest.verify(credentials, password, "REGISTER", request.body):
-            _log.warning("wrong RES from %r", pending.subscriber.impi)
-            return _refuse(request, 403, "the answer to the challenge is wrong")
-        response = self._bind(request, pending.subscriber, now)
-        if response.success:
-            proof = digest.authentication_info(credentials, password)
-            response.headers.add("Authentication-Info", proof)
-        return response
-
     # ---- bindings ---------------------------------------------------------------------------------------------------
 
     def _bind(self, request: Request, subscriber: Subscriber, now: float, web_server: str = "") -> Response:
@@ -406,7 +256,7 @@ class Registrar:
         known = self._registered.get(subscriber.impi) or RegisteredSubscriber(subscriber)
         if request.contacts == "*":
             if request.expires != 0:
-                return _refuse(request, 400, "Contact * needs Expires 0 (RFC 3261 10.2.2)")
+                return refuse(request, 400, "Contact * needs Expires 0 (RFC 3261 10.2.2)")
             changes = [_Change(binding.contact, 0, binding.reg_id, binding) for binding in known.bindings]
         else:
             changes = [self._change(request, known, contact) for contact in request.contacts]
@@ -472,23 +322,23 @@ class Registrar:
     ) -> Response | None:
         added = [change for change in changes if change.seconds > 0]
         if len(added) > 1 and any("reg-id" in change.contact.parameters for change in added):
-            return _refuse(request, 400, "reg-id is for a contact that comes alone (RFC 5626 section 6)")
+            return refuse(request, 400, "reg-id is for a contact that comes alone (RFC 5626 section 6)")
         for change in changes:
             if not isinstance(change.contact.uri, SipUri):
-                return _refuse(request, 400, "a contact is no SIP URI")
+                return refuse(request, 400, "a contact is no SIP URI")
             if 0 < change.seconds < MINIMUM_EXPIRES:
                 refusal = response_to(request, 423, to_tag=self._tokens(16))
                 refusal.headers.add("Min-Expires", MINIMUM_EXPIRES)
                 return refusal
             old = change.old
             if old is not None and old.call_id == request.call_id and old.sequence >= request.cseq.number:
-                return _refuse(request, 500, "an older request of the same registration (RFC 3261 10.3)")
+                return refuse(request, 500, "an older request of the same registration (RFC 3261 10.3)")
             flow = instance_of(change.contact) and "reg-id" in change.contact.parameters
             if flow and "outbound" in request.supported and not _outbound(request):
                 return response_to(request, 439, "First Hop Lacks Outbound Support", to_tag=self._tokens(16))
         early = any(now < binding.refreshed_at + SETTLED for binding in _in_the_way(known, changes))
         if early or len(added) > MAXIMUM_CONTACTS:
-            return _refuse(request, 403, "too many contacts are registered")
+            return refuse(request, 403, "too many contacts are registered")
         return None
 
     def _ok(self, request: Request, known: RegisteredSubscriber, outbound: bool, now: float) -> Response:
@@ -524,10 +374,6 @@ class Registrar:
         _log.info("%s: %s", event, repr(known.subscriber.impi))
 
 
-def _nonce(vector: AuthenticationVector) -> str:
-    return Challenge(vector.rand, vector.autn).encode()
-
-
 def _in_the_way(known: RegisteredSubscriber, changes: Sequence[_Change]) -> list[Binding]:
     """What must go so that the changes find room: what has not been heard of for the longest time."""
     added = sum(1 for change in changes if change.old is None and change.seconds > 0)
@@ -549,10 +395,3 @@ def _outbound(request: Request) -> bool:
     """Whether the first hop has marked its Path for outbound (RFC 5626 section 6)."""
     last = request.path[-1].uri
     return isinstance(last, SipUri) and "ob" in last.parameters
-
-
-def _refuse(request: Request, status: int, words: str) -> Response:
-    response = response_to(request, status, to_tag="refused")
-    response.headers.add("Warning", f'399 scscf "{words}"')
-    _log.info("REGISTER refused with %d: %s", status, words)
-    return response

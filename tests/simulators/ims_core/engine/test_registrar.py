@@ -11,6 +11,7 @@ from imskit.aka.vector import SyncFailure
 from imskit.secrets import Secret
 from imskit.sip.wire.auth import Challenge as DigestChallenge
 from imskit.sip.wire.message import Response
+from simulators.ims_core.engine import aka_login
 from simulators.ims_core.engine import registrar as registrar_module
 
 DOMAIN = "ims.mnc001.mcc001.3gppnetwork.org"
@@ -134,9 +135,7 @@ def test_resynchronisation(ue: Any) -> None:
     for index in range(32):
         ue.usim.sqn.accept((1 << 20) + index)
     challenge = ue.ask(ue.request("REGISTER", f"sip:{DOMAIN}", *ue.register_fields()))
-    aka = registrar_module.Challenge.decode(
-        DigestChallenge.parse(challenge.headers.get("WWW-Authenticate") or "").nonce or ""
-    )
+    aka = aka_login.Challenge.decode(DigestChallenge.parse(challenge.headers.get("WWW-Authenticate") or "").nonce or "")
     result = ue.usim.verify(aka.rand, aka.autn)
     assert isinstance(result, SyncFailure)
     nonce = DigestChallenge.parse(challenge.headers.get("WWW-Authenticate") or "").nonce
@@ -251,7 +250,7 @@ def test_nobody_pushes_out_the_challenges_of_others(world: Any, ue: Any) -> None
     for number in range(100):
         ue.send(ue.request("REGISTER", f"sip:{DOMAIN}", *ue.register_fields(), ("Call-ID", f"flood-{number}")))
     world.run(1)
-    assert len(world.s_cscf.registrar._pending) <= 9
+    assert world.s_cscf.registrar.cards.pending <= 9
     assert victim.ask(victim.authenticated(challenge)).status == 200
 
 
@@ -286,8 +285,8 @@ def test_a_flood_in_his_name_leaves_the_user_his_challenge(world: Any, ue: Any) 
 
 
 def test_pending_challenges_are_bounded(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registrar_module, "MAXIMUM_PENDING", 2)
+    monkeypatch.setattr(aka_login, "MAXIMUM_PENDING", 2)
     for number in ("0100", "0200", "0300"):
         ue = world.raw(number, f"10.45.0.1{number[1]}")
         assert ue.ask(ue.request("REGISTER", f"sip:{DOMAIN}", *ue.register_fields())).status == 401
-    assert len(world.s_cscf.registrar._pending) == 2
+    assert world.s_cscf.registrar.cards.pending == 2
