@@ -7,6 +7,7 @@ import logging
 import random
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Protocol, cast
 
@@ -62,6 +63,7 @@ class _Naptr(Protocol):
     replacement: dns.name.Name
 
 
+@lru_cache(256)
 def is_address(host: str) -> bool:
     """Tell whether ``host`` is an IP address and no name."""
     try:

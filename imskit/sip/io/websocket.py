@@ -6,16 +6,17 @@ import asyncio
 import http
 import logging
 import ssl
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.connection import Connection
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, NegotiationError
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response as HttpResponse
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from imskit.sip.io.transport import Link, TransportError, next_flow_id, peer_address, source_key
@@ -204,9 +205,6 @@ class WebSocketLink(Link):
             peer_address(connection.remote_address),
             next_flow_id(),
         )
-        self._unsent: deque[str | bytes] = deque()
-        self._unsent_bytes = 0
-        self._wake = asyncio.Event()
         self.heard_at = asyncio.get_running_loop().time()
         self._reason = ""
         self._done = asyncio.Event()
@@ -214,30 +212,29 @@ class WebSocketLink(Link):
 
     async def run(self) -> None:
         """Receive until the connection ends."""
-        writer = spawn(self._write(), f"write {self.flow}")
         try:
             async for data in self._connection:
                 self._take(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else bytes(data))
         except ConnectionClosed as error:
             self._reason = self._reason or str(error)
         finally:
-            writer.cancel()
             self._owner.lost(self, self._reason or "the peer closed it")
             self._done.set()
 
     def send(self, data: bytes) -> None:
         """Send one message: as text if it is UTF-8, which every peer takes, else as binary."""
-        if self._reason or self._done.is_set():
+        if self._reason or self._connection.state is not State.OPEN:
             raise TransportError("the connection is gone")
-        self._unsent_bytes += len(data)
-        if self._unsent_bytes > self._owner.limits.unsent_bytes:
+        if self._connection.transport.get_write_buffer_size() + len(data) > self._owner.limits.unsent_bytes:
             self.close("the peer does not read")
             raise TransportError("the peer does not read")
+        message: str | bytes
         try:
-            self._unsent.append(data.decode())
+            message = data.decode()
         except UnicodeDecodeError:
-            self._unsent.append(data)
-        self._wake.set()
+            message = data
+        # The library's way to send without waiting: its own send() would need a task for every connection.
+        broadcast([self._connection], message)
 
     def keep_alive(self, seconds: float) -> None:
         """Do nothing: WebSocket pings run on every connection (`Limits.ping_seconds`)."""
@@ -246,7 +243,7 @@ class WebSocketLink(Link):
         """Close it."""
         if not self._reason:
             self._reason = reason
-            self._wake.set()
+            spawn(self._connection.close(1001, reason[:100]), f"close {self.flow}")
 
     async def wait_closed(self) -> None:
         """Wait for the end; a peer that does not take the rest is cut off."""
@@ -265,18 +262,3 @@ class WebSocketLink(Link):
             return
         self.heard_at = asyncio.get_running_loop().time()
         self._owner.receiver.received(data, self.flow)
-
-    async def _write(self) -> None:
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._unsent:
-                    data = self._unsent.popleft()
-                    self._unsent_bytes -= len(data)
-                    await self._connection.send(data)
-                if self._reason:
-                    await self._connection.close(1001, self._reason[:100])
-                    return
-        except ConnectionClosed:
-            return
