@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import ssl
+from collections import Counter
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -54,11 +55,14 @@ from network_edge.ep_cscf.tokens import (
 from network_edge.iq.gateway import GatewayError, MediaGateway, UnknownCallError
 from network_edge.iq.ng_gateway import NgGateway
 from network_edge.iq.pool import GatewayPool
+from network_edge.wwsf.limits import address_key
 
 _log = logging.getLogger(__name__)
 
 _MAXIMUM_MESSAGE = 65_536
 _MAXIMUM_MALFORMED = 50
+_MOST_QUESTIONS = 16
+"""Tokens of one address that are looked at at a time."""
 _GAUGES = ("registrations", "calls", "connections", "connections_refused", "draining")
 
 
@@ -80,6 +84,8 @@ class EpCscfServer:
         self._events = EventLog("ep-cscf", config.events)
         self._origins = frozenset(config.origins)
         self._media: dict[str, asyncio.Task[None]] = {}
+        self._asking: Counter[str] = Counter()
+        """Tokens that are being looked at, by address."""
         """The last command of each call: a call's commands are carried out one after the other."""
         self._idle = asyncio.Event()
         self._draining = False
@@ -312,9 +318,11 @@ class EpCscfServer:
         self._sweeper.cancel()
 
     def _sweep(self) -> None:
-        """Close the connections that are of no use: nobody is registered on them, and nothing is said."""
+        """Close the connections that are of no use: nobody is registered on them, whatever is said there."""
         assert self._engine is not None
-        for flow in self._running.transports.silent_clients(self._config.idle_seconds):
+        seconds = self._config.idle_seconds
+        silent = self._running.transports.silent_clients(seconds)
+        for flow in {*silent, *self._engine.unused(seconds, self._running.now)}:
             if not self._engine.registered(flow):
                 self.metrics.refusals.labels("idle").inc()
                 self._running.transports.drop(flow, "nobody registers here")
@@ -363,8 +371,16 @@ class EpCscfServer:
     async def _validate(self, asked: ValidateToken) -> None:
         if self._validator is None:
             answer: TokenAccepted | TokenRefused = TokenRefused(asked.key, "invalid_token", "no issuer is configured")
+        elif self._asking[who := address_key(asked.source)] >= _MOST_QUESTIONS:
+            answer = TokenRefused(asked.key, "unavailable", "too many tokens of one address are being looked at")
         else:
-            answer = await self._validator.check(asked)
+            self._asking[who] += 1
+            try:
+                answer = await self._validator.check(asked)
+            finally:
+                self._asking[who] -= 1
+                if not self._asking[who]:
+                    del self._asking[who]
         self.metrics.tokens.labels("accepted" if isinstance(answer, TokenAccepted) else answer.error).inc()
         self._handle(answer)
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import logging
 import ssl
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,11 @@ _ALGORITHM = "ES256"
 _TYPES = frozenset({"at+jwt", "application/at+jwt"})
 _MAXIMUM_IDENTITIES = 32
 _MAXIMUM_ANSWER = 256 * 1024
+REFUSED_SECONDS = 5.0
+"""How long a token that the issuer refused counts as refused without being asked about again."""
+_MAXIMUM_REFUSED = 10_000
+_MAXIMUM_QUESTIONS = 100
+"""To one issuer at a time; its connections are as many."""
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 type Loader = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -135,6 +142,9 @@ class TokenValidator:
         if not 0 < len(text) <= MAXIMUM_TOKEN or not text.isascii():
             raise _Bad("it is no token")
         issuer = self._issuer_of(text)
+        ends = _unverified(text).get("exp")
+        if _number(ends) and ends <= self._today():
+            raise _Bad("it has expired")  # and nobody needs to be asked
         claims = await issuer.verifier.claims(token)
         if claims is None:
             raise _Bad("it is forged, ended or of an unknown key")
@@ -260,14 +270,38 @@ class SignedTokens:
 class IntrospectedTokens:
     """Asks the issuer about every token, so that a log-out is heard of at once."""
 
-    def __init__(self, ask: Introspect, close: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self,
+        ask: Introspect,
+        close: Callable[[], Awaitable[None]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ask = ask
         self._close = close
+        self._clock = clock
+        self._bad: OrderedDict[bytes, float] = OrderedDict()
+        """When the issuer refused a token, by its hash: whoever repeats one is not worth another question."""
+        self._questions = 0
 
     async def claims(self, token: Secret[str]) -> Mapping[str, Any] | None:
         """As in `Verifier`."""
-        answer = await self._ask(token)
-        return answer if answer.get("active") is True else None
+        name = hashlib.sha256(token.reveal().encode()).digest()
+        if self._clock() - self._bad.get(name, float("-inf")) < REFUSED_SECONDS:
+            return None
+        if self._questions >= _MAXIMUM_QUESTIONS:
+            raise TokenSourceError("the issuer has too many questions to answer")
+        self._questions += 1
+        try:
+            answer = await self._ask(token)
+        finally:
+            self._questions -= 1
+        if answer.get("active") is True:
+            return answer
+        self._bad[name] = self._clock()
+        self._bad.move_to_end(name)
+        while len(self._bad) > _MAXIMUM_REFUSED:
+            self._bad.popitem(last=False)
+        return None
 
     async def close(self) -> None:
         """Release connections."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imskit.secrets import Identity, Secret
-from imskit.sip.wire.auth import Challenge, Credentials
+from imskit.sip.wire.auth import Credentials
 from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.grammar import quote
 from imskit.sip.wire.message import Message, Request, Response, response_to
@@ -11,6 +11,11 @@ from network_edge.ep_cscf.engine.effects import TokenClaims, TokenError
 from network_edge.ep_cscf.engine.settings import EpCscfSettings
 
 _FIELDS = ("Authorization", "Proxy-Authorization")
+_OF_A_CLIENT = frozenset(
+    {"username", "realm", "nonce", "uri", "response", "algorithm", "cnonce", "opaque", "qop", "nc", "auts"}
+)
+"""Parameters of a digest (RFC 3261 section 25.1, RFC 3310 section 3.4)."""
+_WORDS_OF_TRUST = ("integrity-protected", "authorization-entity")
 _DEFAULT_EXPIRES = 3600
 
 
@@ -41,9 +46,11 @@ def digest_user(request: Request) -> Identity | None:
 
 
 def clean_credentials(message: Message, entity_parameter: str, protection: str = "") -> None:
-    """Let digests through without what a client may not claim of them; everything else (Bearer …) goes.
+    """Write every digest anew from what a client may say in one; all else (Bearer …) goes.
 
-    ``protection`` is what the edge says of every Authorization itself (``integrity-protected``), empty for nothing.
+    ``protection`` is what the edge says of every Authorization itself (``integrity-protected``), empty for nothing.  It
+    comes first, and `SipParseError` is raised where a value holds a word of trust: some cores look for these words in
+    the text of the field, wherever they stand.
     """
     for name in _FIELDS:
         values = message.headers.get_all(name)
@@ -54,10 +61,16 @@ def clean_credentials(message: Message, entity_parameter: str, protection: str =
             credentials = Credentials.parse(value, name)
             if not credentials.is_digest:
                 continue
-            credentials = credentials.without("integrity-protected", entity_parameter, "authorization-entity")
+            said = [(key, text) for key, text in credentials.items if key.lower() in _OF_A_CLIENT]
+            for key, text in said:
+                lower = text.lower()
+                if "\\" in text or any(word in lower for word in (*_WORDS_OF_TRUST, entity_parameter.lower())):
+                    raise SipParseError(
+                        f"{key} holds what is not a client's to say", where=name, clause="TS 24.229 5.2.2"
+                    )
             if protection and name == "Authorization":
-                credentials = credentials.with_("integrity-protected", protection)
-            message.headers.add(name, credentials)
+                said.insert(0, ("integrity-protected", quote(protection)))
+            message.headers.add(name, Credentials("Digest", tuple(said)))
 
 
 def protection_of(request: Request, *, secure: bool, known: bool) -> str:
@@ -110,16 +123,6 @@ def unavailable(request: Request, retry_after: int) -> Response:
     response = response_to(request, 503)
     response.headers.add("Retry-After", retry_after)
     return response
-
-
-def without_keys(response: Response) -> None:
-    """Take ik and ck out of challenges: no client is told them (TS 24.229 clause 5.2.2.1)."""
-    challenges = response.headers.get_all("WWW-Authenticate")
-    if not challenges:
-        return
-    response.headers.remove("WWW-Authenticate")
-    for value in challenges:
-        response.headers.add("WWW-Authenticate", Challenge.parse(value, "WWW-Authenticate").without("ik", "ck"))
 
 
 def wanted_expires(request: Request) -> int:

@@ -78,6 +78,8 @@ class ValidateToken:
 
     key: str
     token: Secret[str]
+    source: str = ""
+    """IP address of whoever shows it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections import deque
 from dataclasses import replace
 
 from imskit.engine import Tick, Tokens
+from imskit.ims.public_identities import key_of
 from imskit.secrets import Identity
 from imskit.sip.engine.events import (
     FlowClosed,
@@ -63,7 +64,7 @@ from network_edge.ep_cscf.engine.effects import (
     ValidateToken,
 )
 from network_edge.ep_cscf.engine.flows import Flows
-from network_edge.ep_cscf.engine.identities import key_of
+from network_edge.ep_cscf.engine.guesses import Guesses, was_wrong
 from network_edge.ep_cscf.engine.ims_alg import ImsAlg
 from network_edge.ep_cscf.engine.network_release import NetworkRelease
 from network_edge.ep_cscf.engine.own_requests import OwnRequests
@@ -77,6 +78,7 @@ from network_edge.ep_cscf.engine.telephone_uris import readable
 from network_edge.ep_cscf.engine.towards_core import TowardsCore
 from network_edge.ep_cscf.engine.trickle import MediaCandidates
 from network_edge.ep_cscf.engine.trust import TrustBorder
+from network_edge.wwsf.limits import address_key
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +120,7 @@ class EpCscf:
             retry_after=settings.retry_after,
         )
         self._flows = Flows(settings.limits)
+        self._guesses = Guesses()
         self._bindings = Bindings(settings.maximum_registrations, settings.flow_return_seconds)
         self._dialogs = Dialogs(self._dialog_over)
         self._border = TrustBorder(settings, tokens)
@@ -158,6 +161,10 @@ class EpCscf:
     def flows(self) -> int:
         """How many connections of clients have sent something and live."""
         return len(self._flows)
+
+    def unused(self, seconds: float, now: float) -> list[Flow]:
+        """Return the connections on which messages came, but nobody was registered for so long."""
+        return self._flows.unused(self.registered, seconds, now)
 
     def registered(self, flow: Flow) -> bool:
         """Whether anybody is registered on this connection."""
@@ -335,12 +342,12 @@ class EpCscf:
             if asked.flow.transport not in _WEB:
                 return self._from_core(asked, now)
             if request.method != "ACK":
-                if not self._flows.began(asked.flow):
+                if not self._flows.began(asked.flow, registered=self.registered(asked.flow)):
                     return Respond(asked.context, unavailable(request, self._settings.retry_after))
                 self._counted[asked.context] = asked.flow
                 if (token := bearer_of(request)) is not None:
                     self._asking[asked.context] = asked
-                    self._outputs.append(ValidateToken(asked.context, token))
+                    self._outputs.append(ValidateToken(asked.context, token, asked.flow.remote[0]))
                     return None
             if request.method == "REGISTER":
                 return self._register(asked, None, 0.0, now)
@@ -363,6 +370,9 @@ class EpCscf:
 
     def _register(self, asked: RouteRequest, claims: TokenClaims | None, left: float, now: float) -> Forward | Respond:
         request = asked.request
+        if claims is None and (wait := self._guesses.wait(address_key(asked.flow.remote[0]), now)):
+            _log.warning("too many wrong passwords from the address of %s", asked.flow)
+            return Respond(asked.context, unavailable(request, wait))
         draft = self._registering.begin(request, asked.flow, now, claims, left, draining=self._requests.draining)
         if isinstance(draft, Response):
             scenario: Scenario = "digest" if claims is None else "token"
@@ -416,6 +426,8 @@ class EpCscf:
             response = unavailable(draft.request, self._settings.retry_after)
         outcome: Outcome = self._registering.answered(draft, response, now)
         scenario = draft.binding.scenario
+        if scenario == "digest" and was_wrong(draft.request, response):
+            self._guesses.wrong(draft.source, now)
         if outcome.refused:
             self._step(_STEP.REFUSED, scenario, draft.binding.key[1], outcome.refused)
         for binding in outcome.ended:

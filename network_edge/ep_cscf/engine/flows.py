@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from imskit.sip.wire.flow import Flow
@@ -13,6 +14,8 @@ class _State:
     allowance: float
     """Messages that may come at once."""
     seen: float
+    idle_since: float
+    """Since when nobody is registered over it."""
     pending: int = 0
     dropped: int = 0
 
@@ -35,7 +38,7 @@ class Flows:
         limits = self._limits
         state = self._states.get(flow)
         if state is None:
-            state = self._states[flow] = _State(float(limits.burst), now)
+            state = self._states[flow] = _State(float(limits.burst), now, now)
         gained = max(0.0, now - state.seen) * limits.messages_per_second
         state.allowance = min(float(limits.burst), state.allowance + gained)
         state.seen = now
@@ -53,10 +56,11 @@ class Flows:
         state.dropped = 0
         return True
 
-    def began(self, flow: Flow) -> bool:
+    def began(self, flow: Flow, *, registered: bool) -> bool:
         """Count a request on its way; false, uncounted, if there are too many."""
         state = self._states.get(flow)
-        if state is None or state.pending >= self._limits.transactions:
+        most = self._limits.transactions if registered else self._limits.unregistered_transactions
+        if state is None or state.pending >= most:
             return False
         state.pending += 1
         return True
@@ -65,6 +69,16 @@ class Flows:
         """A request that ``began`` has its end."""
         if (state := self._states.get(flow)) is not None and state.pending:
             state.pending -= 1
+
+    def unused(self, registered: Callable[[Flow], bool], seconds: float, now: float) -> list[Flow]:
+        """Return the connections over which nobody was registered for so long; to be asked now and then."""
+        found = []
+        for flow, state in self._states.items():
+            if registered(flow):
+                state.idle_since = now
+            elif now - state.idle_since >= seconds:
+                found.append(flow)
+        return found
 
     def closed(self, flow: Flow) -> None:
         """The connection is gone."""

@@ -6,11 +6,13 @@ import logging
 from dataclasses import dataclass, replace
 
 from imskit.engine import Tokens
+from imskit.ims.p_cscf_procedures import granted_seconds, without_keys
+from imskit.ims.public_identities import key_of
 from imskit.secrets import Identity
 from imskit.sip.wire.flow import Flow
 from imskit.sip.wire.grammar import quote
 from imskit.sip.wire.message import Request, Response, response_to
-from imskit.sip.wire.uri import SipUri, parse_uri, uri_equal
+from imskit.sip.wire.uri import SipUri, Uri, unescape
 from network_edge.ep_cscf.engine.access import (
     bound_expires,
     clean_credentials,
@@ -20,19 +22,20 @@ from network_edge.ep_cscf.engine.access import (
     trusted_credentials,
     unavailable,
     wanted_expires,
-    without_keys,
 )
 from network_edge.ep_cscf.engine.effects import TokenClaims
 from network_edge.ep_cscf.engine.flows import Flows
-from network_edge.ep_cscf.engine.identities import key_of, usable
+from network_edge.ep_cscf.engine.identities import usable
 from network_edge.ep_cscf.engine.refusals import refusal
 from network_edge.ep_cscf.engine.registrations import Binding, BindingKey, Bindings
 from network_edge.ep_cscf.engine.settings import EpCscfSettings
 from network_edge.ep_cscf.engine.trust import TrustBorder
+from network_edge.wwsf.limits import address_key
 
 _log = logging.getLogger(__name__)
 
 _MAXIMUM_CONTACTS = 8
+_TELLING = ("user", "ttl", "method", "maddr")
 
 
 @dataclass(slots=True)
@@ -49,6 +52,8 @@ class Draft:
     """The public identities of the access token."""
     everything: bool
     """``Contact: *``: all bindings of the public identity go."""
+    source: str
+    """Which client it is, by its address."""
 
 
 @dataclass(slots=True)
@@ -120,7 +125,8 @@ class Registering:
         key: BindingKey = (str.__str__(impi), own, place)
         known = self._bindings.of_key(key)
         if known is None and wanted > 0 and listed:
-            if draining or self._bindings.full:
+            crowded = self._bindings.count(str.__str__(impi)) >= 2 * settings.limits.each_user
+            if draining or crowded or self._bindings.full:
                 return unavailable(request, settings.retry_after)
             if len(self._bindings.on(flow)) >= settings.limits.registrations:
                 return refuse(request, 403, "too many registrations over this connection")
@@ -139,7 +145,7 @@ class Registering:
         if listed:
             bound_expires(request, longest)
         asserted = claims.impus if claims is not None else None
-        return Draft(binding, request.copy(), longest, asserted, everything)
+        return Draft(binding, request.copy(), longest, asserted, everything, address_key(flow.remote[0]))
 
     def _impi(self, request: Request, flow: Flow, own: str, place: str) -> Identity:
         """Return whose digest REGISTER it is.  Without digest: that of the same registration, else the public one."""
@@ -197,7 +203,7 @@ class Registering:
         if known is not None and known.order > binding.order:
             # The client has registered over another connection before this answer came.
             return Outcome(response)
-        granted = _granted(response, binding.contacts)
+        granted = granted_seconds(response, binding.contacts)
         bound_expires(response, draft.longest)
         if granted == 0:
             return Outcome(response, ended=(known,) if known is not None else ())
@@ -213,7 +219,18 @@ class Registering:
         if draft.asserted is not None:
             response.headers.remove("P-Associated-URI")
             response.headers.add("P-Associated-URI", ", ".join(f"<{str.__str__(each)}>" for each in added.identities))
-        return Outcome(response, added=added, replaced=known)
+        return Outcome(response, added=added, replaced=known, ended=self._crowded_out(added, known))
+
+    def _crowded_out(self, added: Binding, known: Binding | None) -> tuple[Binding, ...]:
+        """Those of the same user that must make room: first those whose connection is gone, the oldest first.
+
+        A page that was killed has left its registration behind, and comes back as another instance.
+        """
+        if known is not None:
+            return ()
+        others = self._bindings.standing(str.__str__(added.impi))
+        others.sort(key=lambda binding: (binding.flow is not None, binding.order))
+        return tuple(others[: max(0, len(others) + 1 - self._settings.limits.each_user)])
 
 
 def refuse(request: Request, status: int, words: str) -> Response:
@@ -231,15 +248,15 @@ def _place(request: Request) -> str:
     instance = contact.parameters.get("+sip.instance")
     if instance:
         return f"{instance} {contact.parameters.get('reg-id') or ''}"
-    return str(contact.uri)
+    return _telling(contact.uri)
 
 
-def _granted(response: Response, contacts: tuple[str, ...]) -> int:
-    """Return the longest time that the registrar gave to one of these contacts, 0 if to none."""
-    wanted = [parse_uri(contact, "Contact") for contact in contacts]
-    longest = 0
-    for address in response.contacts if response.contacts != "*" else []:
-        if any(uri_equal(address.uri, uri) for uri in wanted):
-            seconds = address.expires if address.expires is not None else response.expires or 0
-            longest = max(longest, seconds)
-    return longest
+def _telling(uri: Uri) -> str:
+    """What of a contact tells it from others for every registrar (RFC 3261 section 19.1.4).
+
+    Most parameters count only where both sides have them: by them one client could have any number of places.
+    """
+    if not isinstance(uri, SipUri):
+        return str(uri)
+    said = [f"{name}={uri.parameters.get(name)}" for name in _TELLING if name in uri.parameters]
+    return ";".join([f"{uri.scheme}:{unescape(uri.user or '')}@{uri.host.lower()}:{uri.port or ''}", *said])

@@ -72,6 +72,10 @@ class Bindings:
         """Whether there is no room for another."""
         return len(self._by_token) >= self._maximum
 
+    def count(self, impi: str) -> int:
+        """How many a private identity has, ended ones too as long as they linger."""
+        return len(self._by_impi.get(impi, ()))
+
     def of_token(self, token: str | None) -> Binding | None:
         """Return the binding with this token, ended ones too as long as they linger."""
         return self._by_token.get(token) if token else None
@@ -100,7 +104,7 @@ class Bindings:
         self._abandoned.discard(binding.token)
         if binding.flow is not None:
             self._by_flow.setdefault(binding.flow, {})[binding.token] = None
-        self._wake(binding.expires_at, binding.token)
+        self._wake(self._next(binding), binding.token)
 
     def end(self, binding: Binding, now: float) -> bool:
         """Let a registration end; it lingers.  False if it had ended before."""
@@ -139,6 +143,7 @@ class Bindings:
                 and token not in self._abandoned
             ):
                 self._abandoned.add(token)
+                self._wake(binding.expires_at, token)
                 yield binding, "abandoned"
 
     def deadline(self) -> float | None:

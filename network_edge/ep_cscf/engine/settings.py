@@ -13,12 +13,16 @@ class FlowLimits:
 
     transactions: int = 64
     """Requests on their way at a time; more get 503."""
+    unregistered_transactions: int = 8
+    """The same while nobody is registered over it: a browser has one or two."""
     registrations: int = 16
     """Registrations at a time; more get 403."""
     messages_per_second: float = 50.0
     """Long-term rate; what is more is dropped."""
     burst: int = 200
     """Messages at once.  A client that has had as many dropped loses its connection."""
+    each_user: int = 16
+    """Registrations of one private identity at a time, over whatever connections; the oldest gives way."""
     dialogs: int = 64
     """Calls of one registration, and as many subscriptions."""
 

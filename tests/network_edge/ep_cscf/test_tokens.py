@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -22,6 +23,7 @@ from network_edge.ep_cscf.engine.effects import TokenAccepted, TokenRefused, Val
 from network_edge.ep_cscf.tokens import (
     CACHE_SECONDS,
     REFETCH_SECONDS,
+    REFUSED_SECONDS,
     IntrospectedTokens,
     SignedTokens,
     TokenSourceError,
@@ -386,6 +388,51 @@ async def test_an_introspection_that_goes_wrong(portal: Portal, tmp_path: Path, 
     answer = await check(subject, Secret("opaque"))
     assert isinstance(answer, TokenRefused) and answer.error == "unavailable"
     await subject.close()
+
+
+async def test_a_refused_token_is_not_asked_about_again_at_once() -> None:
+    """Whoever invents tokens keeps nobody busy but himself [A-REG2]."""
+    asked: list[str] = []
+    now = 0.0
+
+    async def ask(token: Secret[str]) -> dict[str, Any]:
+        asked.append(token.reveal())
+        return {"active": False}
+
+    subject = IntrospectedTokens(ask, clock=lambda: now)
+    for _ in range(10):
+        assert await subject.claims(Secret("forged")) is None
+    assert asked == ["forged"]
+    now = REFUSED_SECONDS
+    assert await subject.claims(Secret("forged")) is None
+    assert asked == ["forged", "forged"]
+
+
+async def test_questions_at_a_time_are_bounded() -> None:
+    gate = asyncio.Event()
+
+    async def ask(token: Secret[str]) -> dict[str, Any]:
+        await gate.wait()
+        return {"active": False}
+
+    subject = IntrospectedTokens(ask)
+    waiting = [asyncio.ensure_future(subject.claims(Secret(f"t{number}"))) for number in range(100)]
+    await asyncio.sleep(0)
+    with pytest.raises(TokenSourceError, match="too many questions"):
+        await subject.claims(Secret("one more"))
+    gate.set()
+    assert await asyncio.gather(*waiting) == [None] * 100
+
+
+async def test_an_expired_token_asks_nobody() -> None:
+    async def ask(token: Secret[str]) -> dict[str, Any]:
+        raise AssertionError("asked")
+
+    payload = base64.urlsafe_b64encode(json.dumps({"iss": ISSUER, "exp": NOW - 1}).encode()).decode().rstrip("=")
+    subject = TokenValidator([issuer(IntrospectedTokens(ask))], lambda: NOW)
+    answer = await check(subject, Secret(f"e30.{payload}.x"))
+    assert isinstance(answer, TokenRefused)
+    assert answer.error == "invalid_token"
 
 
 def test_only_https_and_only_with_authority() -> None:
