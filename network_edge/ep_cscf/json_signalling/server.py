@@ -31,6 +31,8 @@ from imskit.sip.wire.errors import SipParseError
 from imskit.sip.wire.flow import Address, Flow
 from imskit.sip.wire.message import parse_message
 from imskit.tasks import spawn
+from network_edge.ep_cscf.engine.flows import Flows
+from network_edge.ep_cscf.engine.settings import FlowLimits
 from network_edge.ep_cscf.json_signalling.engine.client import JsonClient
 from network_edge.ep_cscf.json_signalling.wire.messages import MAX_OCTETS, SUB_PROTOCOL, JsonError, parse
 
@@ -42,8 +44,6 @@ _library_log.setLevel(logging.WARNING)
 _PROTOCOL = Subprotocol(SUB_PROTOCOL)
 MOST_ERRORS = 20
 """Messages that cannot be read, of one client; then it is disconnected."""
-MOST_UNSENT = 1000
-"""Messages that wait for a client that does not read."""
 
 
 class JsonSignalling:
@@ -82,6 +82,7 @@ class JsonSignalling:
             select_subprotocol=_select,
             compression=None,
             server_header=None,
+            ssl_handshake_timeout=limits.connect_seconds if tls is not None else None,
             open_timeout=limits.connect_seconds,
             ping_interval=limits.ping_seconds,
             ping_timeout=limits.ping_seconds,
@@ -141,7 +142,9 @@ class JsonLink(Link):
         self._client = JsonClient(domain, self.flow, lambda digits: secrets.token_hex((digits + 1) // 2)[:digits])
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._rate = Flows(FlowLimits())
         self._unsent: deque[str] = deque()
+        self._unsent_octets = 0
         self._wake = asyncio.Event()
         self._reason = ""
         self._over = False
@@ -204,7 +207,12 @@ class JsonLink(Link):
     def _take(self, data: str | bytes) -> None:
         if self._reason:
             return
-        self.heard_at = self._loop.time()
+        now = self.heard_at = self._loop.time()
+        if not self._rate.message(self.flow, now):
+            if self._rate.floods(self.flow):
+                _log.warning("%s floods: closed", self.flow)
+                self.close("too many messages")
+            return
         try:
             message = parse(data)
         except JsonError as error:
@@ -214,7 +222,7 @@ class JsonLink(Link):
             if self._errors >= MOST_ERRORS:
                 self.close("too many messages that cannot be read")
         else:
-            self._client.handle(message, self._loop.time())
+            self._client.handle(message, now)
         self._drive()
 
     def _tick(self) -> None:
@@ -227,8 +235,10 @@ class JsonLink(Link):
             if isinstance(output, Transmit):
                 self.heard_at = self._loop.time()
                 self._owner.receiver.received(output.message.encode(), self.flow)
-            elif len(self._unsent) < MOST_UNSENT:
-                self._unsent.append(output.encode())
+            elif self._unsent_octets < self._owner.limits.unsent_bytes:
+                text = output.encode()
+                self._unsent.append(text)
+                self._unsent_octets += len(text)
                 self._wake.set()
             else:
                 self.close("the peer does not read")
@@ -245,7 +255,9 @@ class JsonLink(Link):
                 await self._wake.wait()
                 self._wake.clear()
                 while self._unsent:
-                    await self._connection.send(self._unsent.popleft())
+                    text = self._unsent.popleft()
+                    await self._connection.send(text)
+                    self._unsent_octets -= len(text)
                 if self._reason:
                     await self._connection.close(1001, self._reason[:100])
                     return

@@ -167,6 +167,8 @@ FORGED = [
     ("P-Profile-Key", "<sip:evil@x>"),
     ("P-Early-Media", "supported"),
     ("History-Info", "<sip:evil@x>;index=1"),
+    ("Diversion", "<sip:evil@x>;reason=unconditional"),
+    ("Remote-Party-ID", "<sip:evil@x>;party=calling"),
     ("Resource-Priority", "evil.0"),
     ("Feature-Caps", "*;+evil"),
     ("Cellular-Network-Info", "evil"),

@@ -141,3 +141,13 @@ async def test_most_connections_from_one_address() -> None:
         await client.close()
     await far.json.close()
     await far.endpoint.close()
+
+
+async def test_a_flood_ends_the_connection(client: ClientConnection) -> None:
+    """Messages that can be read, and are answered, cost the edge as much as others: all count."""
+    with pytest.raises(ConnectionClosed):
+        for _ in range(1000):
+            await client.send('{"type":"hangup","call":"x"}')
+        while True:
+            await asyncio.wait_for(client.recv(), 10)
+    assert client.close_reason == "too many messages"
