@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from imskit.ims.public_identities import key_of as key_of
+from imskit.ims.public_identities import key_of
 from imskit.secrets import Identity
 from imskit.sip.wire.message import Request, Response
 from imskit.sip.wire.uri import OtherUri, SipUri, TelUri, Uri
