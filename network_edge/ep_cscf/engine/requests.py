@@ -179,7 +179,10 @@ class Requests:
         if not binding.active(now):
             return self._refuse(asked, 480, "the client is not registered here any more")
         if binding.flow is None:
-            return self._refuse(asked, 430, "the client's connection is gone")
+            # To 430 the registrar forgets the binding (RFC 5626 section 5.3.1), and a call that waits for its client to
+            # come back would end with it.
+            talking = self._dialogs.count(binding.token, calls=True) > 0
+            return self._refuse(asked, 480 if talking else 430, "the client's connection is gone")
         if (refusal := self._too_many(asked, binding)) is not None:
             return refusal
         mark, record = self._mark(asked, binding, Side.IMS)

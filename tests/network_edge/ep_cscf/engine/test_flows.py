@@ -98,6 +98,19 @@ def test_a_call_outlives_its_connection(edge_world: Any, alice: Any) -> None:
     assert call.send("BYE").status == 200
 
 
+def test_another_caller_meanwhile_ends_no_call(edge_world: Any, alice: Any) -> None:
+    """430 would make the registrar forget the client, whose call waits for it."""
+    call = Call(edge_world, alice)
+    path = edge_world.path()
+    edge_world.close(alice)
+    invite = edge_world.core_request("INVITE", alice.contact, ("Route", str(path)))
+    edge_world.from_core(invite)
+    assert edge_world.core_answer(invite).status == 480
+    alice.reconnect()
+    assert alice.register_with_token().status == 200
+    assert call.send("BYE").status == 200
+
+
 def test_a_second_connection_replaces_the_first_unheard(edge_world: Any, alice: Any) -> None:
     """A half-open connection: the client is back before its loss is noticed."""
     call = Call(edge_world, alice)
