@@ -383,7 +383,7 @@ class EpCscf:
 
     def _from_core(self, asked: RouteRequest, now: float) -> Forward | Respond:
         request = asked.request
-        if (notified := self._reg_events.notified(request)) is not None:
+        if (notified := self._reg_events.notified(request, now)) is not None:
             response, ended = notified
             for each in ended:
                 self._ended_by_the_network(each, now)

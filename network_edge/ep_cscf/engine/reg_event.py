@@ -6,6 +6,7 @@ registration with a NOTIFY; what ends by a REGISTER of the user, the edge has se
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import logging
 from collections import deque
@@ -18,6 +19,7 @@ from imskit.ims.reginfo import MEDIA_TYPE, RegInfo, RegInfoError
 from imskit.secrets import Identity
 from imskit.sip.engine.dialog import MAX_FORWARDS
 from imskit.sip.wire.errors import SipParseError
+from imskit.sip.wire.headers import SubscriptionState
 from imskit.sip.wire.message import Request, Response, response_to
 from imskit.sip.wire.uri import SipUri, parse_uri, uri_equal
 from network_edge.ep_cscf.engine.dialogs import contact_of
@@ -27,7 +29,10 @@ _log = logging.getLogger(__name__)
 _WANTED_SECONDS = 600_000
 _AHEAD_SECONDS = 600.0
 """So long before its end a subscription is refreshed, or at half its time."""
-_RETRY_SECONDS = 60.0
+_RETRY_SECONDS = 60
+_LONGEST_RETRY_SECONDS = 3600
+_AGAIN_SECONDS = 1.0
+"""Until a subscription that its notifier moves or has dropped is made anew."""
 _BY_THE_NETWORK = frozenset({"deactivated", "rejected", "probation", "unregistered", "expired"})
 
 type SubscriptionKey = tuple[str, str]
@@ -60,6 +65,8 @@ class _Subscription:
     target: str = ""
     routes: tuple[str, ...] = ()
     outstanding: str = ""
+    failures: int = 0
+    """In a row."""
 
 
 class RegEvents:
@@ -122,9 +129,11 @@ class RegEvents:
         subscription.outstanding = ""
         if response is None or not response.success:
             status = response.status if response is not None else 408
-            _log.info("reg-event subscription for %r: %d", subscription.identity, status)
-            self._restart(subscription, now + _RETRY_SECONDS)
+            wait = self._wait(subscription, response)
+            _log.info("reg-event subscription for %r: %d, again in %d s", subscription.identity, status, wait)
+            self._restart(subscription, now + wait)
             return
+        subscription.failures = 0
         granted = response.expires
         seconds = float(_WANTED_SECONDS if granted is None else granted)
         self._wake(subscription, now + max(seconds / 2, seconds - _AHEAD_SECONDS))
@@ -133,7 +142,20 @@ class RegEvents:
             subscription.routes = tuple(str(route) for route in response.record_routes[::-1])
         subscription.target = contact_of(response) or subscription.target
 
-    def notified(self, request: Request) -> tuple[Response, list[Ended]] | None:
+    def _wait(self, subscription: _Subscription, response: Response | None) -> int:
+        """Return how long to leave the core alone after a failure: longer each time, and as long as it asks for.
+
+        Every user has a subscription: a core that knows no reg-event would hear of them all.
+        """
+        wait = min(_LONGEST_RETRY_SECONDS, _RETRY_SECONDS << min(subscription.failures, 6))
+        subscription.failures += 1
+        if response is not None:
+            with contextlib.suppress(SipParseError):
+                if (asked := response.retry_after) is not None:
+                    wait = max(wait, min(asked.seconds, _LONGEST_RETRY_SECONDS))
+        return wait
+
+    def notified(self, request: Request, now: float) -> tuple[Response, list[Ended]] | None:
         """Take a NOTIFY; ``None`` if it is for none of these subscriptions."""
         uri = request.request_uri
         subscription = self._by_user.get(uri.user or "") if isinstance(uri, SipUri) else None
@@ -153,12 +175,27 @@ class RegEvents:
             subscription.to = request.headers.get("From") or ""
             subscription.routes = tuple(str(route) for route in request.record_routes)
             subscription.target = contact_of(request)
-        if state is not None and state.state == "terminated":
+        if state is not None:
+            self._told(subscription, state, now)
+        return response_to(request, 200), ended
+
+    def _told(self, subscription: _Subscription, state: SubscriptionState, now: float) -> None:
+        """Follow the notifier's view of the subscription (RFC 6665 sections 4.1.2.2 and 4.1.3)."""
+        if state.state != "terminated":
+            left = state.expires
+            if left is not None and subscription.due_at is not None and now + left < subscription.due_at:
+                self._wake(subscription, now + max(left / 2, left - _AHEAD_SECONDS))
+            return
+        self._sent.pop(subscription.outstanding, None)
+        subscription.outstanding = ""
+        if state.reason in ("deactivated", "timeout"):
+            self._restart(subscription, now + _AGAIN_SECONDS)
+        elif state.reason in ("probation", "giveup"):
+            self._restart(subscription, now + max(_RETRY_SECONDS, state.retry_after or 0))
+        else:
             # If the registration goes on, its next refresh subscribes anew.
             self._by_key.pop(subscription.key, None)
             self._by_user.pop(subscription.user, None)
-            self._sent.pop(subscription.outstanding, None)
-        return response_to(request, 200), ended
 
     def _read(self, subscription: _Subscription, body: bytes) -> Iterator[Ended]:
         info = RegInfo.parse(body)
@@ -209,6 +246,8 @@ class RegEvents:
             request = Request.create("SUBSCRIBE", subscription.target or str.__str__(subscription.identity), fields)
         except SipParseError as error:
             _log.warning("no reg-event subscription for %r: %s", subscription.identity, error)
+            self._by_key.pop(subscription.key, None)
+            self._by_user.pop(subscription.user, None)
             return
         key = f"reg-{self._tokens(16)}"
         subscription.outstanding = key

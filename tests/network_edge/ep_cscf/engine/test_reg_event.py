@@ -157,6 +157,54 @@ def test_a_subscription_that_is_refused_is_tried_again(edge_world: Any) -> None:
     assert message(edge_world, alice) == 403
 
 
+def test_a_core_that_refuses_is_asked_less_and_less(edge_world: Any) -> None:
+    """10,000 users must not mean 10,000 SUBSCRIBEs a minute to a core that knows no reg-event."""
+    edge_world.on_request = lambda request: response_to(request, 489) if request.method == "SUBSCRIBE" else None
+    assert edge_world.client().register_with_token(expires=600_000).status == 200
+    edge_world.run(3500)
+    assert len(edge_world.to_core("SUBSCRIBE")) == 6  # after 0, 60, 180, 420, 900 and 1860 s
+
+
+def test_a_core_says_when_to_ask_again(edge_world: Any) -> None:
+    def busy(request: Request) -> Response | None:
+        response = response_to(request, 503)
+        response.headers.add("Retry-After", 500)
+        return response if request.method == "SUBSCRIBE" else None
+
+    edge_world.on_request = busy
+    assert edge_world.client().register_with_token(expires=600_000).status == 200
+    edge_world.run(490)
+    assert len(edge_world.to_core("SUBSCRIBE")) == 1
+    edge_world.run(20)
+    assert len(edge_world.to_core("SUBSCRIBE")) == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds"),
+    [
+        ("terminated;reason=deactivated", 2),
+        ("terminated;reason=timeout", 2),
+        ("terminated;reason=probation;retry-after=100", 101),
+        ("terminated;reason=giveup", 61),
+        ("terminated;reason=noresource", None),
+        ("active;expires=100", 51),
+    ],
+)
+def test_what_the_notifier_says_of_the_subscription(
+    edge_world: Any, alice: Any, state: str, seconds: int | None
+) -> None:
+    """RFC 6665 sections 4.1.2.2 and 4.1.3."""
+    assert notify(edge_world, (Registration(ALICE, "active"),), state=state).status == 200
+    if seconds is None:
+        edge_world.run(200)
+        assert len(edge_world.to_core("SUBSCRIBE")) == 1
+        return
+    edge_world.run(seconds - 2)
+    assert len(edge_world.to_core("SUBSCRIBE")) == 1
+    edge_world.run(2)
+    assert len(edge_world.to_core("SUBSCRIBE")) == 2
+
+
 def test_a_core_without_reg_event(make_edge: Callable[..., Any]) -> None:
     world = make_edge(EpCscfSettings(HOME, "edge.example", reg_event=False))
     assert world.client().register_with_token().status == 200
