@@ -7,6 +7,7 @@ carries the B-TID as user name and an answer whose password is that key.
 from __future__ import annotations
 
 import base64
+import hmac
 import logging
 import secrets
 from collections import OrderedDict
@@ -20,7 +21,7 @@ from imskit.sip import digest
 from imskit.sip.wire.auth import Challenge as DigestChallenge
 from imskit.sip.wire.auth import Credentials
 from imskit.sip.wire.errors import SipParseError
-from network_edge.wwsf.aka_login import CHALLENGE_SECONDS, MAX_PENDING, Challenged, Refused
+from network_edge.wwsf.aka_login import CHALLENGE_SECONDS, Challenged, Refused
 from network_edge.wwsf.bsf import BsfError, KeySource
 
 _log = logging.getLogger(__name__)
@@ -49,7 +50,9 @@ type Outcome = LoggedInWithKey | Challenged | Refused
 
 
 class GbaLogin:
-    """Pending challenges of one host.  Each is good for one answer.
+    """Challenges of one host.  Each is good for one log-in.
+
+    A nonce carries its time and a seal, so that nothing is kept of those who only ask: nobody can push out others.
 
     ``clock`` is any monotonic time, ``today`` universal time, both in seconds.  ``protocol`` is the Ua security
     protocol identifier.  With ``in_card`` only keys that a card has derived (GBA_U) will do.
@@ -71,7 +74,9 @@ class GbaLogin:
         self._in_card = in_card
         self._clock = clock
         self._today = today
-        self._pending: OrderedDict[str, float] = OrderedDict()
+        self._seal = secrets.token_bytes(32)
+        self._used: OrderedDict[str, float] = OrderedDict()
+        """Until when a nonce that has logged somebody in is remembered."""
 
     def is_for_us(self, authorization: str) -> bool:
         """Whether an ``Authorization`` value answers a challenge of ours, rightly or not."""
@@ -82,17 +87,33 @@ class GbaLogin:
 
     def challenge(self, *, stale: bool = False) -> Challenged:
         """Return a new challenge: bootstrapping is required (TS 24.109 clauses 5.2.4, 5.2.5)."""
-        nonce = base64.b64encode(secrets.token_bytes(24)).decode("ascii")
-        now = self._clock()
-        while self._pending and (len(self._pending) >= MAX_PENDING or next(iter(self._pending.values())) <= now):
-            self._pending.popitem(last=False)
-        self._pending[nonce] = now + CHALLENGE_SECONDS
+        nonce = self._nonce(int(self._clock()), secrets.token_bytes(16))
         return Challenged(
             tuple(
                 str(DigestChallenge.digest(self._realm, nonce, algorithm=name, qop=(QOP,), stale=stale or None))
                 for name in ALGORITHMS
             )
         )
+
+    def _nonce(self, at: int, salt: bytes) -> str:
+        words = at.to_bytes(8) + salt
+        return base64.b64encode(words + hmac.digest(self._seal, words, "sha256")[:16]).decode("ascii")
+
+    def _is_ours(self, nonce: str) -> bool:
+        """Whether a nonce is one of the last minute, and has logged in nobody yet."""
+        try:
+            words = base64.b64decode(nonce, validate=True)
+        except ValueError:
+            return False
+        at = int.from_bytes(words[:8])
+        fresh = 0 <= self._clock() - at < CHALLENGE_SECONDS
+        return fresh and hmac.compare_digest(nonce, self._nonce(at, words[8:24])) and nonce not in self._used
+
+    def _use(self, nonce: str) -> None:
+        now = self._clock()
+        while self._used and next(iter(self._used.values())) <= now:
+            self._used.popitem(last=False)
+        self._used[nonce] = now + CHALLENGE_SECONDS
 
     async def handle(self, authorization: str, method: str, uri: str, body: bytes) -> Outcome:
         """Judge the ``Authorization`` value of a request for ``uri``."""
@@ -102,8 +123,8 @@ class GbaLogin:
             return Refused(400, f"Authorization: {error}")
         if not credentials.is_digest or credentials.realm != self._realm:
             return Refused(400, f"Authorization: a Digest for the realm {self._realm} is needed (RFC 7616 3.4)")
-        expires = self._pending.pop(credentials.nonce or "", None)
-        if expires is None or expires <= self._clock():
+        nonce = credentials.nonce or ""
+        if not self._is_ours(nonce):
             return self.challenge(stale=True)
         if (credentials.algorithm or "MD5").upper() not in ALGORITHMS or credentials.qop != QOP:
             return Refused(400, f"Authorization: {' or '.join(ALGORITHMS)} with qop={QOP} is needed (TS 24.109 5.2.4)")
@@ -129,5 +150,8 @@ class GbaLogin:
         if not genuine:
             _log.warning("wrong key of %r", found.impi)
             return self.challenge()
+        if nonce in self._used:  # the same answer, twice at once
+            return self.challenge(stale=True)
+        self._use(nonce)
         _log.info("logged in %r with a bootstrapped key", found.impi)
         return LoggedInWithKey(found.impi, found.expires - self._today(), credentials, password)

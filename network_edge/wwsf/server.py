@@ -25,6 +25,7 @@ from network_edge.wwsf.gba_login import GbaLogin, LoggedInWithKey
 from network_edge.wwsf.gba_login import Outcome as KeyOutcome
 from network_edge.wwsf.home_network import HomeNetwork, HomeNetworkError
 from network_edge.wwsf.identities.model import StoreError
+from network_edge.wwsf.limits import RateLimit, address_key
 from network_edge.wwsf.metrics import CONTENT_TYPE, Metrics
 from network_edge.wwsf.sessions import Session, SessionStore, turn_credential, turn_user
 from network_edge.wwsf.tokens.issuer import Issuer
@@ -50,6 +51,8 @@ _ANSWER_SECONDS = 30
 _CONNECTIONS = 2000
 _NO_TURN_SECONDS = 3600
 _NEW_SESSION = web.RequestKey("new session", str)
+_CARD_TRIES, _CARD_SECONDS = 120, 60.0
+"""Requests of a card's log-in from one address that ended in none; a log-in takes two, many devices may share a NAT."""
 _MAX_BODY = 64 * 1024
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -81,6 +84,7 @@ class Wwsf:
         self._events = EventLog("wwsf", config.events)
         self._sessions = SessionStore(config.session_hours * 3600, time.monotonic)
         self._metrics = Metrics()
+        self._card_tries = RateLimit(_CARD_TRIES, _CARD_SECONDS, time.monotonic)
         self._login = AkaLogin(config.portal, config.algorithms, home, time.monotonic) if home is not None else None
         self._web: WebLogin | None = None
         if config.identities is not None:
@@ -366,7 +370,17 @@ class Wwsf:
             kind = "aka"
             if self._login is None:
                 return _message(400, "Log-in failed", "This page has no log-in with the SIM card.")
+            source = address_key(request.remote)
+            if wait := self._card_tries.wait(source):
+                self._events.emit("aka-refused", status=429)
+                refusal = _message(429, "Log-in failed", f"Too many tries. Wait {wait} seconds.")
+                refusal.headers["Retry-After"] = str(wait)
+                return refusal
+            # Each may cost a vector and a sequence number of somebody's card.
+            self._card_tries.count(source)
             outcome = await self._login.handle(authorization, request.method, request.raw_path, body)
+            if isinstance(outcome, LoggedIn):
+                self._card_tries.forget(source)
         match outcome:
             case Challenged(challenges):
                 return self._challenged(kind, challenges)

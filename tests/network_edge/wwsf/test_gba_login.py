@@ -211,6 +211,46 @@ async def test_the_same_answer_again(portal: Portal) -> None:
     assert DigestChallenge.parse(response.headers["WWW-Authenticate"]).stale
 
 
+def _login(clock: list[float]) -> GbaLogin:
+    return GbaLogin(
+        PORTAL,
+        Bsf(),
+        UA_HTTP_DIGEST,
+        in_card=False,
+        clock=lambda: clock[0],
+        today=time.time,  # type: ignore[arg-type]
+    )
+
+
+def _nonces(login: GbaLogin) -> str:
+    return DigestChallenge.parse(login.challenge().challenges[0]).nonce or ""
+
+
+def test_who_only_asks_pushes_nobody_out() -> None:
+    """Nothing is kept of challenges: a nonce is good for its minute, whatever comes meanwhile."""
+    clock = [1000.0]
+    login = _login(clock)
+    first = _nonces(login)
+    for _ in range(20_000):
+        login.challenge()
+    assert login._is_ours(first)
+    assert not login._used
+    clock[0] += 61
+    assert not login._is_ours(first)
+
+
+@pytest.mark.parametrize("place", [0, 10, 20, 30, 40])
+def test_nonces_that_are_made_up(place: int) -> None:
+    login = _login([1000.0])
+    nonce = _nonces(login)
+    other = "B" if nonce[place] != "B" else "C"
+    assert login._is_ours(nonce)
+    assert not login._is_ours(nonce[:place] + other + nonce[place + 1 :])
+    assert not login._is_ours(nonce[:place])
+    assert not login._is_ours("!" + nonce)
+    assert not _login([1000.0])._is_ours(nonce)
+
+
 async def test_a_key_that_is_wrong(portal: Portal) -> None:
     """TS 24.109 5.2.5: the terminal is asked to bootstrap anew."""
     assert (await portal.get(key=Secret(bytes(32)))).status == 401

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from imskit.sip.wire.auth import Challenge as DigestChallenge
 from imskit.sip.wire.auth import Credentials
 from network_edge.wwsf.config import TurnConfig, WwsfConfig
 from network_edge.wwsf.home_network import HomeNetworkError, Profile
+from network_edge.wwsf.limits import RateLimit
 from network_edge.wwsf.server import COOKIE, Wwsf
 from simulators.ims_core.subscribers import Hss, SubscriberConfig, UnknownSubscriberError
 
@@ -62,6 +64,7 @@ class Portal:
     base: str
     http: aiohttp.ClientSession
     home: Home
+    server: Wwsf
 
     async def get(self, path: str, **headers: str) -> tuple[aiohttp.ClientResponse, str]:
         async with self.http.get(self.base + path, headers=headers) as response:
@@ -99,7 +102,7 @@ async def portal(certificate: Path) -> AsyncIterator[Portal]:
     await server.start()
     trust = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as http:
-        yield Portal(f"https://localhost:{server.port}", http, home)
+        yield Portal(f"https://localhost:{server.port}", http, home, server)
     await server.stop()
 
 
@@ -236,6 +239,16 @@ async def test_a_stranger_and_a_silent_home_network(portal: Portal) -> None:
     response, text = await portal.get("/", Authorization=first_authorization())
     assert response.status == 503
     assert "does not answer" in text
+
+
+async def test_challenges_of_one_address_are_bounded(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs a vector of the home network; a card that logs in makes room again (A-WWSF)."""
+    monkeypatch.setattr(portal.server, "_card_tries", RateLimit(4, 60.0, time.monotonic))
+    for _ in range(3):
+        await challenges(portal)
+    response, _ = await portal.get("/", Authorization=answer((await challenges(portal))[0], usim()))
+    assert response.status == 429
+    assert 0 < int(response.headers["Retry-After"]) <= 60
 
 
 @pytest.mark.parametrize(
